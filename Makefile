@@ -1,0 +1,38 @@
+# Everything runs in the repository's own virtual environment: .venv
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-all lint types bench clean
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $(STAMP)
+
+demo: $(STAMP)  ## the main job end to end on a small real model, in about two minutes
+	$(BIN)/python examples/demo.py
+
+test: $(STAMP)  ## everything but the long suites; fast unit tests first
+	$(BIN)/python -m pytest -q -m "not slow and not cuda" tests/test_*.py tests/decision tests/probes tests/runtimes \
+		tests/engine tests/transforms tests/store tests/sources tests/report tests/api tests/cli tests/examples
+
+test-all: $(STAMP)  ## the long suites too
+	$(BIN)/python -m pytest -q -m "not cuda"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## figures of docs/results.md; DATA=folder of real models (see benchmarks/README.md)
+	$(BIN)/python benchmarks/effectiveness.py --data $(DATA)
+	$(BIN)/python benchmarks/speed.py --data $(DATA)
+
+clean:
+	rm -rf $(VENV) .demo .bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

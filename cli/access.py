@@ -1,0 +1,193 @@
+"""Opening what the verbs need: database, keys, passphrases, fingerprints to compare with."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fingerprint.errors import DatabaseReadOnly, KeyFileError, NotFound, StoreError, UsageError
+from store.home import Home
+
+if TYPE_CHECKING:
+    from fingerprint.record import Fingerprint
+    from store.database import Database
+    from store.keys import Keys, Signer
+    from store.rows import FingerprintRow
+
+PASSPHRASE = "FINGERPRINT_PASSPHRASE"  # noqa: S105  (the variable's name)
+PASSPHRASE_BYTES = 64 * 1024
+
+
+def database_path(home: Home, db: Path | None) -> Path:
+    """`--db`, or the database of the home."""
+    return db if db is not None else home.database
+
+
+def open_writable(home: Home, db: Path | None) -> Database:
+    """The database, made where there is none.
+
+    Raises:
+        StoreError, EvidenceError: as `Database.open`.
+    """
+    from store.database import Database
+
+    return Database.open(database_path(home, db), home)
+
+
+def open_readonly(home: Home, db: Path | None) -> Database:
+    """The database for reading; one that does not exist reads as empty.
+
+    Raises:
+        NotFound: `db` was named and does not exist.
+    """
+    from store.database import Database
+
+    if db is not None and not db.exists():
+        raise NotFound(f"there is no database {db}", remedy="`fingerprint create` makes one.")
+    return Database.open(database_path(home, db), home, readonly=True)
+
+
+def open_for_results(home: Home, db: Path | None, *, create: bool) -> Database:
+    """The database for reading and for recording a run; for reading only where it can't be written.
+
+    One that does not exist is made only where `create` says so: without `--against FILE` there is nothing to find.
+    """
+    if not create and not database_path(home, db).exists():
+        return open_readonly(home, db)
+    try:
+        return open_writable(home, db)
+    except DatabaseReadOnly:
+        return open_readonly(home, db)
+
+
+def signing_key_path(home: Home, given: Path | None) -> Path:
+    """`--key`, or the home's own.
+
+    Raises:
+        KeyFileError: there is none.
+    """
+    from store.keys import PRIVATE_NAME
+
+    path = given if given is not None else home.keys / PRIVATE_NAME
+    if not path.exists():
+        raise KeyFileError(
+            f"there is no signing key {path}", remedy="Make one with: fingerprint keygen (or name one with --key FILE)."
+        )
+    return path
+
+
+def load_signing_key(home: Home, given: Path | None, passphrase_file: Path | None) -> Signer:
+    """The signer, its passphrase asked for where it needs one.
+
+    Raises:
+        KeyFileError: no key, or the passphrase is missing or wrong.
+    """
+    from store.keys import is_encrypted, load_signer
+
+    path = signing_key_path(home, given)
+    secret = read_passphrase(passphrase_file, f"Passphrase for {path}: ") if is_encrypted(path) else None
+    return load_signer(path, secret)
+
+
+def read_passphrase(file: Path | None, prompt: str, *, confirm: bool = False) -> bytes | None:
+    """From `file`, else FINGERPRINT_PASSPHRASE, else a prompt on a terminal, else None.
+
+    Raises:
+        KeyFileError: the file can't be read, or the two answers differ.
+    """
+    if file is not None:
+        return _from_file(file)
+    if PASSPHRASE in os.environ:
+        return os.fsencode(os.environ[PASSPHRASE])
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    from getpass import getpass
+
+    answer = getpass(prompt, stream=sys.stderr)
+    if confirm and getpass("The same again: ", stream=sys.stderr) != answer:
+        raise KeyFileError("the two passphrases differ", remedy="Try again.")
+    return answer.encode()
+
+
+def _from_file(file: Path) -> bytes:
+    from store.files import read_limited
+
+    try:
+        data = read_limited(file, PASSPHRASE_BYTES)
+    except OSError as error:
+        raise KeyFileError(f"can't read the passphrase file {file}: {error.strerror or error}") from error
+    return data.removesuffix(b"\n").removesuffix(b"\r")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Fingerprints to compare with, and those that were meant but can't be opened here (with the reason)."""
+
+    fingerprints: tuple[Fingerprint, ...]
+    closed: tuple[tuple[FingerprintRow, str], ...] = ()
+
+
+def select(database: Database, against: Sequence[str] | None, keys: Keys) -> Selection:
+    """What `--against` names, or all of the database (latest versions; those whose data key is not here are left out).
+
+    Raises:
+        NotFound: a name that is nothing.
+        UsageError: there is nothing to compare with.
+        EvidenceError: a record does not hold, or its signer is not trusted.
+        StoreError: none of them can be opened here.
+    """
+    if against:
+        chosen = {f.id: f for f in (_named(database, text, keys) for text in against)}
+        return Selection(tuple(chosen.values()))
+    opened: list[Fingerprint] = []
+    closed: list[tuple[FingerprintRow, str]] = []
+    for row in database.latest():
+        if _data_key(database.home, row.tensors_sha256) is None:
+            database.manifest(row, keys)  # its signature must hold all the same
+            closed.append((row, "Its data key is not on this machine, so its probes can't be asked."))
+        else:
+            opened.append(database.load(row, keys))
+    if not opened and closed:
+        raise StoreError(
+            "the data key of no fingerprint in the database is on this machine",
+            remedy="Import files that were made with: fingerprint store export NAME --include-secrets --out FILE",
+        )
+    if not opened:
+        raise UsageError(
+            "there is no fingerprint to compare with", remedy="Make one with: fingerprint create MODEL --name NAME"
+        )
+    return Selection(tuple(opened), tuple(closed))
+
+
+def _named(database: Database, text: str, keys: Keys) -> Fingerprint:
+    try:
+        row = database.find(text)
+    except NotFound:
+        if not Path(text).is_file():
+            raise
+    else:
+        return database.load(row, keys)
+    from store import exchange
+    from store.sealing import open_tensors
+
+    sealed = exchange.read(Path(text), keys)
+    tensors = sealed.manifest.tensors
+    data_key = sealed.data_key or (_data_key(database.home, tensors.sha256) if tensors else None)
+    return open_tensors(sealed.manifest, sealed.id, sealed.tensors, data_key)
+
+
+def _data_key(home: Home, tensors_sha256: str) -> bytes | None:
+    from store.blobs import DataKeys
+
+    return DataKeys(home.secrets).read(tensors_sha256)
+
+
+def data_key_path(home: Home, tensors_sha256: str) -> Path:
+    """Where the key lies that opens a record's probes."""
+    from store.blobs import DataKeys
+
+    return DataKeys(home.secrets).path(tensors_sha256)

@@ -1,0 +1,64 @@
+"""Starting a suspect's runtime before anything else, even before the command line is parsed.
+
+Importing a runtime takes longer than all the rest of a small `verify`; a worker process does it while this one imports
+what it needs itself. A wrong guess costs a process that is ended unused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fingerprint.engine.session import WorkerPool
+
+_started: list[WorkerPool] = []
+
+
+def start(arguments: Sequence[str]) -> None:
+    """Guess from raw arguments which runtimes a `verify` will need, and start their workers."""
+    if arguments[:1] != ["verify"] or {"--help", "-h"} & set(arguments):
+        return
+    with suppress(Exception):  # whatever is wrong with the arguments, the parser will say it
+        from fingerprint.engine.session import WorkerPool
+
+        _started.append(WorkerPool(threads=_threads(arguments)))
+        prestart(_started[0], [a for a in arguments[1:] if not a.startswith("-")], "--allow-code" in arguments)
+
+
+def take(threads: int) -> WorkerPool:
+    """The pool that `start` made, if it fits, else a new one."""
+    from fingerprint.engine.session import WorkerPool
+
+    if _started and _started[0].threads == threads:
+        return _started.pop()
+    return WorkerPool(threads=threads)
+
+
+def drop() -> None:
+    """End what nobody took."""
+    while _started:
+        _started.pop().close()
+
+
+def prestart(pool: WorkerPool, paths: Iterable[str | os.PathLike[str]], allow_code: bool) -> None:
+    """Start the workers that files will need, except for those that will be refused."""
+    from fingerprint.errors import FingerprintError
+    from fingerprint.runtimes.formats import carries_code, sniff
+    from fingerprint.runtimes.registry import runtime_name
+
+    for path in paths:
+        with suppress(OSError, FingerprintError):  # the suspect's own result will say it
+            format = sniff(path) if os.path.isfile(path) else None  # noqa: PTH113  (strings too long for a path raise)
+            if format is not None and (allow_code or not carries_code(format)):
+                pool.prestart(runtime_name(format))
+
+
+def _threads(arguments: Sequence[str]) -> int:
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, value = argument.partition("=")
+        if name == "--threads":
+            return int(value or following)
+    return int(os.environ.get("FINGERPRINT_THREADS") or 0)

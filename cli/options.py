@@ -1,0 +1,93 @@
+"""Flags that several verbs share, each defined once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+
+class Calibration(StrEnum):
+    """How the error between models is calibrated."""
+
+    auto = "auto"
+    conformal = "conformal"
+    fitted = "fitted"
+    declared = "declared"
+
+
+Db: TypeAlias = Annotated[
+    Path | None, typer.Option("--db", metavar="PATH", help="Database file. Default: fingerprint.db in the home folder.")
+]
+Format: TypeAlias = Annotated[str, typer.Option("--format", "-f", metavar="FORMAT", help="table, json or jsonl.")]
+Output: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--output", "-o", metavar="FORMAT=PATH", help="Also write to a file. Repeatable.", show_default=False),
+]
+Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
+Debug: TypeAlias = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+SigningKey: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--key", metavar="FILE", help="Private key that signs. Default: keys/fingerprint.key in the home folder."
+    ),
+]
+PassphraseFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file",
+        metavar="FILE",
+        help="File with the key's passphrase. Else FINGERPRINT_PASSPHRASE, else a prompt on a terminal.",
+    ),
+]
+TrustedKeys: TypeAlias = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--key",
+        metavar="PUB",
+        envvar="FINGERPRINT_TRUSTED_KEYS",
+        show_envvar=False,
+        show_default=False,
+        help="Public key to trust besides those in the home folder. Repeatable.",
+    ),
+]
+Spec: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--spec", metavar="FILE", help="Input spec. Default: MODEL.spec.json beside the file."),
+]
+Data: TypeAlias = Annotated[
+    Path | None, typer.Option("--data", metavar="PATH", help="Clean images: a folder, a zip, or an .npz.")
+]
+Factory: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--factory", metavar="MODULE:CALLABLE", help="Builds the torch module whose state dict a file holds."),
+]
+AllowCode: TypeAlias = Annotated[
+    bool, typer.Option("--allow-code", help="Open formats that can carry code (.pt2, TorchScript, pickle).")
+]
+Against: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--against",
+        metavar="NAME|ID|FILE",
+        show_default=False,
+        help="Fingerprint to compare with. Repeatable. Default: all in the database.",
+    ),
+]
+Alpha: TypeAlias = Annotated[
+    float, typer.Option("--alpha", metavar="P", help="Bound on the probability of `derived` for an unrelated model.")
+]
+CalibrationKind: TypeAlias = Annotated[
+    Calibration, typer.Option("--calibration", help="How the error between models is calibrated.")
+]
+LabelOnly: TypeAlias = Annotated[bool, typer.Option("--label-only", help="Use nothing of an answer but its top label.")]
+NoCache: TypeAlias = Annotated[
+    bool, typer.Option("--no-cache", help="Ask again, even where an earlier run has the verdict.")
+]
+Threads: TypeAlias = Annotated[
+    int, typer.Option("--threads", metavar="N", min=0, help="Threads of each suspect's runtime; 0 = all cores.")
+]
+Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Explain every verdict in a paragraph.")]

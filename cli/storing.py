@@ -1,0 +1,142 @@
+"""What create and calibrate share: a free name, sealing, storing, and describing what was made."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from fingerprint.errors import DatabaseBusy, NameTaken, UsageError
+
+if TYPE_CHECKING:
+    from cli.terminal import Terminal
+    from fingerprint.record import Fingerprint, Manifest
+    from fingerprint.report.interface import Page
+    from store.database import Database
+    from store.keys import Signer
+    from store.rows import FingerprintRow
+
+WAIT_S = 120.0  # seconds that finished work waits for a database which another process holds
+ALPHA = 0.01  # at which the calibration's reach is told
+
+
+def check_name(database: Database, name: str, *, replace: bool) -> FingerprintRow | None:
+    """The latest version of a name in use, before the long work.
+
+    Raises:
+        NameTaken: it is used, and `replace` is not set.
+    """
+    taken = next((row for row in database.latest() if row.name == name), None)
+    if taken is not None and not replace:
+        raise NameTaken(
+            f"there is a fingerprint named {name!r} already ({taken.id[:16]})",
+            remedy="Choose another --name, or pass --replace to make this its next version.",
+        )
+    return taken
+
+
+def require_latest(database: Database, name: str) -> FingerprintRow:
+    """The row that a new version can follow.
+
+    Raises:
+        NotFound: there is none.
+        UsageError: an id of an older version.
+    """
+    row = database.find(name)
+    latest = next(r for r in database.latest() if r.name == row.name)
+    if latest.id != row.id:
+        raise UsageError(
+            f"{row.id[:16]} is version {row.version} of {row.name!r}, and there is a later one",
+            remedy=f"Give the name: {row.name}",
+        )
+    return row
+
+
+def seal_and_add(
+    database: Database, made: Fingerprint, signer: Signer, terminal: Terminal, *, replace: bool
+) -> FingerprintRow:
+    """Sign, encrypt and store; waits while another process holds the database.
+
+    Raises:
+        StoreError: it can't be stored.
+    """
+    from store.sealing import seal
+
+    sealed = seal(made, signer)
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        try:
+            return database.add(sealed, replace=replace)
+        except DatabaseBusy as error:
+            if time.monotonic() > deadline:
+                raise
+            terminal.note(f"{error.message}: waiting for it.")
+
+
+def describe(row: FingerprintRow, manifest: Manifest) -> dict[str, object]:
+    """A fingerprint in JSON."""
+    kind, why_not = _reach(manifest)
+    authors = {r.author for r in manifest.references if r.author is not None}
+    return {
+        "id": row.id,
+        "name": row.name,
+        "version": row.version,
+        "created": manifest.created,
+        "evidential": manifest.seed.evidential,
+        "owner": {"sha256": manifest.owner.sha256, "format": manifest.owner.format, "runtime": manifest.owner.runtime},
+        "families": [
+            {"name": f.name, "count": f.count, "candidates": f.candidates, "passes": f.passes}
+            for f in manifest.families
+        ],
+        "probes": manifest.probes.count,
+        "merkle_root": manifest.probes.merkle_root,
+        "uniqueness": manifest.uniqueness.model_dump(),
+        "calibration": {
+            "alpha": ALPHA,
+            "kind": kind,
+            "n": len(manifest.references),
+            "authors": len(authors),
+            "declared_bound": manifest.declared_bound,
+            "reason": why_not or None,
+        },
+        "signed_by": list(row.key_ids),
+    }
+
+
+def _reach(manifest: Manifest) -> tuple[str | None, str]:
+    from fingerprint.decision.lineage import Settings, choose_calibration
+
+    return choose_calibration(manifest, Settings(alpha=ALPHA))
+
+
+def table(row: FingerprintRow, manifest: Manifest, page: Page) -> str:
+    """A fingerprint in words, one fact per line."""
+    from fingerprint.report.text import percent, printable
+
+    measured = manifest.uniqueness
+    transfer = "not measured" if measured.transferability is None else percent(measured.transferability)
+    score = "not measured" if measured.score is None else f"{measured.score:.3f}"
+    facts = [
+        ("fingerprint", f"{printable(row.name)} (version {row.version})"),
+        ("id", row.id),
+        ("owner model", f"{manifest.owner.sha256} ({manifest.owner.format})"),
+        *(
+            (f"{f.name} probes", f"{f.count} of {f.candidates} candidates, {f.passes} passes")
+            for f in manifest.families
+        ),
+        ("robustness", f"{percent(measured.robustness)} over {len(manifest.copies)} compressed copies"),
+        ("transferability", transfer + (f" over {len(manifest.screens)} screening nets" if manifest.screens else "")),
+        ("Uniqueness Score", score),
+        ("calibration", _calibration(manifest)),
+        ("signed by", ", ".join(row.key_ids)),
+    ]
+    width = max(len(label) for label, _ in facts)
+    return "".join(f"{label:<{width}}  {value}\n" for label, value in facts)
+
+
+def _calibration(manifest: Manifest) -> str:
+    kind, why_not = _reach(manifest)
+    count = len(manifest.references)
+    authors = len({r.author for r in manifest.references if r.author is not None})
+    if kind is None:
+        return f"none at alpha {ALPHA:g}: {why_not}"
+    return f"{kind} at alpha {ALPHA:g}: n = {count} references, {authors} authors stated"

@@ -1,0 +1,1 @@
+"""One file per verb: reads flags, calls the library and the store, prints."""

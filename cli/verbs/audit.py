@@ -1,0 +1,201 @@
+"""fingerprint audit: verify everything in a registry, then correct for the number of tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from cli import options as flags
+from cli.exits import FailOn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+
+    from cli.access import Selection
+    from cli.comparing import Recorder, Request
+    from cli.output import Reports
+    from cli.terminal import Terminal
+    from fingerprint.api.audit import AuditOptions
+    from fingerprint.api.results import Result
+    from fingerprint.api.verify import Known
+    from fingerprint.sources.interface import Artifact
+    from store.database import Database
+
+T = TypeVar("T")
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command(no_args_is_help=True)
+def audit(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE", help="Files or folders (recursive).", show_default=False)
+    ],
+    against: flags.Against = None,
+    data: flags.Data = None,
+    alpha: Annotated[
+        float, typer.Option("--alpha", metavar="P", help="False discovery rate over all tests of the audit.")
+    ] = 0.01,
+    calibration: flags.CalibrationKind = flags.Calibration.auto,
+    fail_on: Annotated[FailOn, typer.Option("--fail-on", help="The least finding that gives exit 1.")] = FailOn.derived,
+    label_only: flags.LabelOnly = False,
+    factory: flags.Factory = None,
+    allow_code: flags.AllowCode = False,
+    workers: Annotated[int, typer.Option("--workers", metavar="N", min=1, help="Suspects examined at a time.")] = 1,
+    key: flags.TrustedKeys = None,
+    no_cache: flags.NoCache = False,
+    threads: flags.Threads = 0,
+    verbose: flags.Verbose = False,
+    db: flags.Db = None,
+    format: flags.Format = "table",
+    output: flags.Output = None,
+    quiet: flags.Quiet = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Verify every model in a registry.
+
+    The verdicts are corrected for the number of tests (false discovery rate). What an earlier run decided is not
+    asked again. Ctrl-C prints what is known so far and exits with 3.
+
+    \b
+    Examples:
+      fingerprint audit models/
+      fingerprint audit /srv/registry --against my-model --workers 4 -f json -o table=audit.txt
+      fingerprint audit uploads/ --fail-on inconclusive -f jsonl
+    """
+    from cli.comparing import Request
+    from cli.output import targets
+    from cli.terminal import Terminal
+    from fingerprint.api.audit import AuditOptions
+    from fingerprint.api.verify import VerifyOptions
+
+    request = Request(against or (), key or (), db, targets(format, output), verbose, not no_cache, fail_on)
+    options = VerifyOptions(
+        alpha=alpha,
+        calibration=calibration.value,
+        label_only=label_only,
+        data=data,
+        allow_code=allow_code,
+        factory=factory,
+        threads=threads,
+    )
+    with Terminal(quiet=quiet) as terminal:
+        code = _audit(sources, AuditOptions(options, workers), request, terminal)
+    raise typer.Exit(code)
+
+
+class _OwnThread:
+    """Runs calls in one thread of their own: a database belongs to the thread that opened it."""
+
+    def __init__(self) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="database")
+
+    def call(self, work: Callable[[], T]) -> T:
+        """The result of `work`, or its exception."""
+        return self._executor.submit(work).result()
+
+    def known(self, database: Database) -> Known:
+        """`database.known`, callable from any thread."""
+        return lambda suspect, record, settings: self.call(lambda: database.known(suspect, record, settings))
+
+
+def _audit(sources: Sequence[str], options: AuditOptions, request: Request, terminal: Terminal) -> int:
+    """Audit, print, record; answer the exit code."""
+    from cli import comparing
+    from cli.access import open_for_results, select
+    from cli.output import Reports
+    from store.home import Home
+    from store.keys import trusted_keys
+
+    home, thread = Home.default(), _OwnThread()
+    artifacts = _artifacts(sources)
+    create = bool(request.against)
+    database = thread.call(lambda: open_for_results(home, request.db, create=create))
+    try:
+        keys = trusted_keys(home, request.keys)
+        selection = thread.call(lambda: select(database, request.against, keys))
+        recorder = comparing.Recorder(database, terminal)
+        asked = comparing.parameters(sources, selection, options.verify)
+        thread.call(lambda: recorder.start("audit", asked))
+        known = thread.known(database) if request.known else None
+        with Reports(request.targets, verbose=request.verbose) as reports:
+            audited = _Audit(selection, options, recorder, thread, reports, terminal)
+            return audited.run(artifacts, known, request.fail_on)
+    finally:
+        thread.call(database.close)
+
+
+class _Audit:
+    """One audit under way."""
+
+    def __init__(
+        self,
+        selection: Selection,
+        options: AuditOptions,
+        recorder: Recorder,
+        thread: _OwnThread,
+        reports: Reports,
+        terminal: Terminal,
+    ) -> None:
+        self.selection, self.options, self.recorder = selection, options, recorder
+        self.thread, self.reports, self.terminal = thread, reports, terminal
+        self.results: list[Result] = []
+
+    def run(self, artifacts: Iterable[Artifact], known: Known | None, fail_on: FailOn) -> int:
+        """Examine everything, or as much as there was time for."""
+        from cli import comparing
+        from cli.exits import exit_code
+        from fingerprint.api.audit import audit as examine
+        from fingerprint.api.audit import correct
+
+        found = examine(artifacts, self.selection.fingerprints, self.options, known=known, progress=self.terminal)
+        partial = not self._collect(comparing.with_closed(found, self.selection))
+        self.terminal.close()
+        final, correction = correct(self.results, self.options.verify.alpha)
+        self.thread.call(self.recorder.finish)
+        self._finish(final, vars(correction), partial=partial)
+        return exit_code([comparing.finding(r) for r in final], fail_on, partial=partial)
+
+    def _collect(self, found: Generator[Result]) -> bool:
+        """Take results as they come; whether all of them came."""
+        try:
+            for result in found:
+                self.results.append(result)
+                self.reports.stream(result.to_dict(), final=False)
+                self.thread.call(lambda: self.recorder.add(self.results[-1]))
+        except KeyboardInterrupt:
+            self.terminal.say("Interrupted: this report holds what was examined so far.")
+            return False
+        finally:
+            found.close()
+        return True
+
+    def _finish(self, final: Sequence[Result], correction: dict[str, object], *, partial: bool) -> None:
+        from fingerprint.report.interface import Summary
+
+        summary = Summary("audit", run=self.recorder.run, correction=correction, partial=partial)
+        self.reports.finish([r.to_dict() for r in final], summary)
+
+
+def _artifacts(sources: Sequence[str]) -> Iterator[Artifact]:
+    """Everything in all sources, each read by the first kind of source that accepts it."""
+    from fingerprint.errors import UsageError
+    from fingerprint.sources.directory import DirectorySource
+    from fingerprint.sources.interface import Source
+
+    opened: list[Source] = []
+    for place in sources:
+        kind = DirectorySource if DirectorySource.accepts(place) else _plugin_for(place)
+        if kind is None:
+            raise UsageError(f"no such file or folder: {place}")
+        opened.append(kind(place))
+    return (artifact for source in opened for artifact in source.artifacts())
+
+
+def _plugin_for(place: str) -> type | None:
+    from importlib.metadata import entry_points
+
+    kinds = (point.load() for point in entry_points(group="fingerprint.sources"))
+    return next((kind for kind in kinds if kind.accepts(place)), None)

@@ -1,0 +1,236 @@
+"""fingerprint store: what is in the database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import options as flags
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from store.check import Problem
+    from store.rows import FingerprintRow
+
+HELP = """List, show, check, export and import fingerprints.
+
+\b
+Examples:
+  fingerprint store list
+  fingerprint store check
+  fingerprint store export my-model --out my-model.fingerprint
+"""
+Which = Annotated[str, typer.Argument(metavar="NAME|ID", help="A name, an id or the start of one.", show_default=False)]
+app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
+
+
+@app.callback(help=HELP)
+def store() -> None:
+    """The verbs of the store."""
+
+
+@app.command("list")
+def list_(
+    db: flags.Db = None,
+    format: flags.Format = "table",
+    output: flags.Output = None,
+    quiet: flags.Quiet = False,
+    debug: flags.Debug = False,
+) -> None:
+    """List every version of every fingerprint.
+
+    \b
+    Examples:
+      fingerprint store list
+      fingerprint store list --db other.db -f json
+    """
+    from cli.access import open_readonly
+    from cli.output import emit, targets
+    from store.home import Home
+
+    wanted = targets(format, output)
+    with open_readonly(Home.default(), db) as database:
+        rows = database.list()
+    emit(wanted, {"fingerprints": [vars(row) for row in rows]}, lambda page: _list(rows))
+
+
+@app.command(no_args_is_help=True)
+def show(
+    which: Which,
+    key: flags.TrustedKeys = None,
+    db: flags.Db = None,
+    format: flags.Format = "table",
+    output: flags.Output = None,
+    quiet: flags.Quiet = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Show a fingerprint's public part, its signature checked.
+
+    \b
+    Examples:
+      fingerprint store show my-model
+      fingerprint store show 3fa9c1d2 -f json
+    """
+    from cli.access import open_readonly
+    from cli.output import emit, targets
+    from cli.storing import describe, table
+    from store.home import Home
+    from store.keys import trusted_keys
+
+    wanted = targets(format, output)
+    home = Home.default()
+    with open_readonly(home, db) as database:
+        row = database.find(which)
+        manifest = database.manifest(row, trusted_keys(home, key or ()))
+    shown = {**describe(row, manifest), "manifest": manifest.model_dump(mode="json")}
+    emit(wanted, {"fingerprint": shown}, lambda page: table(row, manifest, page))
+
+
+@app.command()
+def check(
+    key: flags.TrustedKeys = None,
+    db: flags.Db = None,
+    format: flags.Format = "table",
+    output: flags.Output = None,
+    quiet: flags.Quiet = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Check every stored byte; exit 4 if one does not hold.
+
+    Signatures, digests, encrypted probes, runs and results.
+
+    \b
+    Examples:
+      fingerprint store check
+      fingerprint store check --db backup.db --key publisher.pub
+    """
+    from cli.access import database_path, open_readonly
+    from cli.exits import EVIDENCE
+    from cli.output import emit, targets
+    from fingerprint.errors import NotFound
+    from store.home import Home
+    from store.keys import trusted_keys
+
+    wanted = targets(format, output)
+    home = Home.default()
+    path = database_path(home, db)
+    if not path.exists():
+        raise NotFound(f"there is no database {path}", remedy="`fingerprint create` makes one.")
+    with open_readonly(home, db) as database:
+        problems = database.check(trusted_keys(home, key or ()))
+        count = len(database.list()) if not _errors(problems) else None
+    document = {"ok": not _errors(problems), "problems": [vars(problem) for problem in problems]}
+    emit(wanted, document, lambda page: _problems(problems, path, count))
+    raise typer.Exit(EVIDENCE if _errors(problems) else 0)
+
+
+@app.command(no_args_is_help=True)
+def export(
+    which: Which,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write.", show_default=False)],
+    include_secrets: Annotated[
+        bool, typer.Option("--include-secrets", help="Put in the data key, so that the reader can verify with it.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+    key: flags.TrustedKeys = None,
+    db: flags.Db = None,
+    format: flags.Format = "table",
+    output: flags.Output = None,
+    quiet: flags.Quiet = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Write a fingerprint to one file, its probes encrypted.
+
+    \b
+    Examples:
+      fingerprint store export my-model --out my-model.fingerprint
+      fingerprint store export my-model --include-secrets --out for-the-auditor.fingerprint
+    """
+    from cli.access import open_readonly
+    from cli.output import emit, targets
+    from cli.terminal import Terminal
+    from fingerprint.errors import UsageError
+    from fingerprint.report.text import printable
+    from store.home import Home
+    from store.keys import trusted_keys
+
+    wanted = targets(format, output)
+    home = Home.default()
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists already", remedy="Give another --out, or --overwrite.")
+    with open_readonly(home, db) as database, Terminal(quiet=quiet) as terminal:
+        row = database.find(which)
+        database.export(row, out, include_secrets, trusted_keys(home, key or ()))
+        terminal.note(
+            "The file carries the data key: whoever has it can read the probes."
+            if include_secrets
+            else "The file does not carry the data key: elsewhere it can be shown, but not verified with."
+        )
+    shown = {"id": row.id, "name": row.name, "path": str(out), "includes_secrets": include_secrets}
+    emit(wanted, {"exported": shown}, lambda page: f"{printable(row.name)} ({row.id[:16]}) -> {printable(str(out))}\n")
+
+
+@app.command("import", no_args_is_help=True)
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An exported fingerprint.", show_default=False)],
+    replace: Annotated[bool, typer.Option("--replace", help="Make this the next version of a name in use.")] = False,
+    key: flags.TrustedKeys = None,
+    db: flags.Db = None,
+    format: flags.Format = "table",
+    output: flags.Output = None,
+    quiet: flags.Quiet = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Check an exported file and store what it holds.
+
+    The signer must be trusted, or given with --key.
+
+    \b
+    Examples:
+      fingerprint store import my-model.fingerprint
+      fingerprint store import my-model.fingerprint --key publisher.pub
+    """
+    from cli.access import open_writable
+    from cli.output import emit, targets
+    from cli.terminal import Terminal
+    from store.home import Home
+    from store.keys import trusted_keys
+
+    wanted = targets(format, output)
+    home = Home.default()
+    keys = trusted_keys(home, key or ())
+    with open_writable(home, db) as database, Terminal(quiet=quiet) as terminal:
+        row = database.import_(file, keys, replace=replace)
+        if not set(row.key_ids) & trusted_keys(home).keys():
+            terminal.note(f"The signer is not trusted here: later verbs need --key too, or a copy in {home.trusted}.")
+    emit(wanted, {"fingerprint": vars(row)}, lambda page: _list([row]))
+
+
+def _list(rows: Sequence[FingerprintRow]) -> str:
+    from cli.output import columns
+    from fingerprint.report.text import printable
+
+    if not rows:
+        return "There is no fingerprint yet: make one with `fingerprint create MODEL --name NAME`.\n"
+    table: list[tuple[str, ...]] = [("id", "name", "version", "created", "probes", "owner", "")]
+    for row in rows:
+        kind = "" if row.evidential else "non-evidential"
+        name, made = printable(row.name), row.created[:16].replace("T", " ")
+        table.append((row.id[:16], name, str(row.version), made, str(row.probes), row.owner_sha256[:16], kind))
+    return columns(table)
+
+
+def _errors(problems: Sequence[Problem]) -> list[Any]:
+    return [problem for problem in problems if problem.kind == "error"]
+
+
+def _problems(problems: Sequence[Problem], path: Path, count: int | None) -> str:
+    from fingerprint.report.text import plural, printable
+
+    lines = [f"{p.kind}: {printable(p.subject)}: {printable(p.message)}\n" for p in problems]
+    if count is not None:
+        lines.append(f"{printable(str(path))}: all evidence of {plural(count, 'fingerprint')} holds.\n")
+    return "".join(lines)

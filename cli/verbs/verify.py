@@ -1,0 +1,133 @@
+"""fingerprint verify: is a suspect derived from a fingerprinted model?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import options as flags
+from cli.exits import Expect, FailOn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cli.comparing import Request
+    from cli.terminal import Terminal
+    from fingerprint.api.verify import VerifyOptions
+    from fingerprint.engine.session import WorkerPool
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command(no_args_is_help=True)
+def verify(
+    suspects: Annotated[list[Path], typer.Argument(metavar="SUSPECT", help="Model files.", show_default=False)],
+    against: flags.Against = None,
+    spec: flags.Spec = None,
+    data: flags.Data = None,
+    alpha: flags.Alpha = 0.01,
+    budget: Annotated[
+        int | None,
+        typer.Option("--budget", metavar="N", help="Inputs sent to each suspect at most. Default: all probes."),
+    ] = None,
+    calibration: flags.CalibrationKind = flags.Calibration.auto,
+    expect: Annotated[
+        Expect | None, typer.Option("--expect", help="What every suspect must be; replaces --fail-on.")
+    ] = None,
+    fail_on: Annotated[FailOn, typer.Option("--fail-on", help="The least finding that gives exit 1.")] = FailOn.derived,
+    label_only: flags.LabelOnly = False,
+    factory: flags.Factory = None,
+    allow_code: flags.AllowCode = False,
+    key: flags.TrustedKeys = None,
+    no_cache: flags.NoCache = False,
+    threads: flags.Threads = 0,
+    verbose: flags.Verbose = False,
+    db: flags.Db = None,
+    format: flags.Format = "table",
+    output: flags.Output = None,
+    quiet: flags.Quiet = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Say whether a suspect model derives from a fingerprinted one.
+
+    Each suspect is compared with each fingerprint: derived, unrelated or inconclusive, at a stated error level.
+    Suspects are opened in an isolated process. A file that can't be opened is a result too.
+
+    \b
+    Examples:
+      fingerprint verify suspect.onnx
+      fingerprint verify app.tflite --against my-model --data images/ -f json
+      fingerprint verify release/*.onnx --expect match
+    """
+    from cli import early
+
+    with early.take(threads) as pool:
+        early.prestart(pool, suspects, allow_code)
+        from cli.comparing import Request
+        from cli.output import targets
+        from cli.terminal import Terminal
+        from fingerprint.api.verify import VerifyOptions
+        from fingerprint.spec import load_spec
+
+        request = Request(against or (), key or (), db, targets(format, output), verbose, not no_cache, fail_on, expect)
+        options = VerifyOptions(
+            alpha=alpha,
+            calibration=calibration.value,
+            budget=budget,
+            label_only=label_only,
+            spec=load_spec(spec) if spec else None,
+            data=data,
+            allow_code=allow_code,
+            factory=factory,
+            threads=threads,
+        )
+        with Terminal(quiet=quiet) as terminal:
+            code = _verify(suspects, options, request, pool, terminal)
+    raise typer.Exit(code)
+
+
+def _verify(
+    suspects: Sequence[Path], options: VerifyOptions, request: Request, pool: WorkerPool, terminal: Terminal
+) -> int:
+    """Verify, print, record; answer the exit code."""
+    from cli import comparing
+    from cli.access import open_for_results, select
+    from cli.exits import exit_code
+    from cli.output import Reports
+    from fingerprint.api.verify import verify as compare
+    from fingerprint.report.interface import Summary
+    from store.home import Home
+    from store.keys import trusted_keys
+
+    _refuse_folders(suspects)
+    home = Home.default()
+    with (
+        open_for_results(home, request.db, create=bool(request.against)) as database,
+        Reports(request.targets, verbose=request.verbose) as reports,
+    ):
+        selection = select(database, request.against, trusted_keys(home, request.keys))
+        known = database.known if request.known else None
+        found = compare(suspects, selection.fingerprints, options, pool=pool, known=known, progress=terminal)
+        results, rows = [], []
+        for result in comparing.with_closed(found, selection):
+            results.append(result)
+            rows.append(result.to_dict())
+            reports.stream(rows[-1], final=True)
+        terminal.close()
+        reports.finish(rows, Summary("verify"))
+        recorder = comparing.Recorder(database, terminal)
+        recorder.start("verify", comparing.parameters([str(s) for s in suspects], selection, options))
+        for result in results:
+            recorder.add(result)
+        recorder.finish()
+    return exit_code([comparing.finding(r) for r in results], request.fail_on, request.expect)
+
+
+def _refuse_folders(suspects: Sequence[Path]) -> None:
+    from fingerprint.errors import UsageError
+
+    for path in suspects:
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder", remedy=f"Use: fingerprint audit {path}")

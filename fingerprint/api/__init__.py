@@ -1,0 +1,1 @@
+"""The main jobs: create, calibrate, verify, audit. Everything else in the package serves these."""

@@ -1,0 +1,87 @@
+"""What one opened model answers to probes: the shared core of calibration, verify and audit."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fingerprint.decision.statistics import measure
+from fingerprint.errors import DegenerateModel
+from fingerprint.model import Floats, Images, InputSpec
+from fingerprint.record import Family, FamilyMatch, Fingerprint, Payload
+
+Predict = Callable[[Images, InputSpec], Floats]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which probes are asked, by index into the payload (the verifier draws them)."""
+
+    index: NDArray[np.int64]
+
+
+def draw(fingerprint: Fingerprint, budget: int | None, rng: np.random.Generator) -> Draw:
+    """All probes, or `budget` of them: families keep their proportions, order and choice are random."""
+    count = fingerprint.manifest.probes.count
+    if budget is None or budget >= count:
+        return Draw(np.arange(count))
+    shares = _shares([f.count for f in fingerprint.manifest.families], budget)
+    parts = [rng.permutation(np.nonzero(fingerprint.payload.family == i)[0])[:share] for i, share in enumerate(shares)]
+    return Draw(rng.permutation(np.concatenate(parts)))
+
+
+def _shares(counts: Sequence[int], budget: int) -> list[int]:
+    """Largest-remainder split of `budget` in proportion to `counts`."""
+    exact = [budget * c / sum(counts) for c in counts]
+    shares = [int(e) for e in exact]
+    for i in sorted(range(len(counts)), key=lambda i: shares[i] - exact[i])[: budget - sum(shares)]:
+        shares[i] += 1
+    return shares
+
+
+def ask(predict: Predict, spec: InputSpec, fingerprints: Sequence[Fingerprint], draws: Sequence[Draw]) -> list[Floats]:
+    """Outputs (n, K') for every fingerprint's drawn probes, in one batched pass per image shape."""
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for i, fingerprint in enumerate(fingerprints):
+        groups[fingerprint.manifest.probes.shape].append(i)
+    outputs: dict[int, Floats] = {}
+    for members in groups.values():
+        images = [fingerprints[i].payload.probes[draws[i].index] for i in members]
+        joined = images[0] if len(images) == 1 else np.concatenate(images)
+        answered = predict(joined, spec)
+        ends = np.cumsum([len(part) for part in images])
+        for i, part in zip(members, np.split(answered, ends[:-1]), strict=True):
+            outputs[i] = part
+    return [outputs[i] for i in range(len(fingerprints))]
+
+
+def compare(
+    families: Sequence[Family],
+    payload: Payload,
+    drawn: Draw,
+    outputs: Floats,
+    class_offset: int,
+    *,
+    label_only: bool = False,
+) -> dict[str, FamilyMatch]:
+    """Per-family agreement of the outputs (n, K') on the drawn probes with the owner's."""
+    if outputs.ndim != 2 or outputs.shape[1] < 1:
+        raise DegenerateModel(f"the model answers shape {outputs.shape[1:]} per input; a vector of classes is needed")
+    found: dict[str, FamilyMatch] = {}
+    for i, family in enumerate(families):
+        rows = np.nonzero(payload.family[drawn.index] == i)[0]
+        if len(rows):
+            probes = drawn.index[rows]
+            found[family.name] = measure(
+                payload.targets[probes], payload.responses[probes], outputs[rows], class_offset, label_only=label_only
+            )
+    return found
+
+
+def total(measured: Mapping[str, FamilyMatch]) -> float:
+    """Match rate over all families."""
+    return sum(m.matches for m in measured.values()) / max(1, sum(m.queries for m in measured.values()))

@@ -1,0 +1,400 @@
+"""create: make a fingerprint of a released model.
+
+file -> runtime (differentiable, or black box) -> probe families -> selection -> the owner's responses, those of its
+transformed copies (robustness), of screening nets (transferability) and of references (calibration) -> record.
+Signing and storing are the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+import fingerprint
+from fingerprint.api.answers import Draw, compare
+from fingerprint.api.owner import Owner, confirm_spec, detect_spec
+from fingerprint.api.references import measure_references
+from fingerprint.data import CleanImages, load_images
+from fingerprint.decision.statistics import measure, target_margins
+from fingerprint.engine.session import WorkerPool
+from fingerprint.errors import CreateError, DataError, UsageError
+from fingerprint.limits import DEFAULT
+from fingerprint.model import Floats, Images, InputSpec, Labels, labels_of
+from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily
+from fingerprint.probes.registry import family as family_named
+from fingerprint.probes.seeds import DERIVATION, derive, new_secret, numpy_seed
+from fingerprint.probes.selection import RECORDED_COPIES, SELECTION_COPIES, select, uniqueness
+from fingerprint.progress import Progress, Silent
+from fingerprint.record import (
+    Clean,
+    Copy,
+    Family,
+    FamilyMatch,
+    Fingerprint,
+    Manifest,
+    Payload,
+    Probes,
+    Screen,
+    Seed,
+    Spec,
+    Tool,
+    Uniqueness,
+    canonical,
+)
+from fingerprint.record import Owner as OwnerRecord
+from fingerprint.spec import find_spec
+
+if TYPE_CHECKING:
+    from fingerprint.probes.screening import ScreeningNet
+
+OVERSAMPLE = 2  # candidates per probe kept
+CLEAN_KEPT = 64  # clean images kept (encrypted) to settle how a suspect wants its input
+DATA_BYTES = 2 * 1024**3  # memory that clean images may take
+DEFAULT_SCREENS = 3
+LARGEST_BUDGET = 10_000
+
+
+@dataclass(frozen=True)
+class CreateOptions:
+    """How to create.
+
+    spec: the owner's input spec (None: its sidecar, else detected on labelled data). references: files or folders of
+    unrelated models, which calibrate. data: clean images. budget: probes stored. families: None = characteristic
+    where the file gives gradients, else natural. seed: for tests; the record is then non-evidential. declared_bound:
+    match rate that the owner declares unrelated models not to exceed. screen: small nets to train for screening
+    (None: 3 where the data allow). allow_code: open references whose format can carry code.
+    """
+
+    name: str
+    spec: InputSpec | None = None
+    references: Sequence[Path] = ()
+    data: Path | None = None
+    budget: int = 100
+    families: Sequence[str] | None = None
+    seed: int | None = None
+    declared_bound: float | None = None
+    screen: int | None = None
+    factory: str | None = None
+    allow_code: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.name) <= 200 or not self.name.isprintable():
+            raise UsageError("a name has 1 to 200 printable characters")
+        if not 1 <= self.budget <= LARGEST_BUDGET:
+            raise UsageError(f"budget is {self.budget}; 1 to {LARGEST_BUDGET} probes can be stored")
+        if self.declared_bound is not None and not 0.0 <= self.declared_bound < 1.0:
+            raise UsageError(f"the declared bound is {self.declared_bound}; a match rate from 0 to below 1 is needed")
+        if self.screen is not None and not 0 <= self.screen <= 100:
+            raise UsageError(f"screen is {self.screen}; 0 to 100 nets can be trained")
+
+
+def create(model: Path, options: CreateOptions, *, progress: Progress | None = None) -> Fingerprint:
+    """Make a fingerprint of a model file.
+
+    Raises:
+        UsageError, SpecError, DataError, ModelError, CreateError, CalibrationError, MissingExtra: as `errors` says.
+    """
+    creation = _Creation(Owner(model, options.factory), options, progress or Silent())
+    return creation.run()
+
+
+@dataclass
+class _Made:
+    """One family's chosen probes and what made them."""
+
+    family: ProbeFamily
+    chosen: Candidates
+    candidates: int
+    passes: int
+
+
+@dataclass
+class _Creation:
+    owner: Owner
+    options: CreateOptions
+    progress: Progress
+    secret: bytes = field(init=False, repr=False)
+    data: CleanImages | None = None
+    nets: list[ScreeningNet] = field(default_factory=list)
+
+    def run(self) -> Fingerprint:
+        self.secret = new_secret(self.options.seed)
+        self._prepare()
+        made = [self._make(f, n) for f, n in self._families()]
+        payload = self._payload(made)
+        families = tuple(self._family_record(m, len(made)) for m in made)
+        copies = self._copies(families, payload)
+        screens = self._screens(families, payload)
+        references = self._references(families, payload)
+        manifest = Manifest(
+            name=self.options.name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            tool=Tool(name="dnn-fingerprint", version=fingerprint.__version__, torch=version("torch")),
+            owner=OwnerRecord(
+                sha256=self.owner.sha256,
+                size=self.owner.size,
+                format=self.owner.format,
+                runtime=self.owner.runtime.name,
+                weights_sha256=self.owner.weights_sha256,
+            ),
+            input_spec=Spec.of(self.owner.spec),
+            outputs=self.owner.classes,
+            seed=self._seed_record(),
+            families=families,
+            probes=Probes(
+                count=len(payload.probes), shape=self.owner.spec.image_shape, merkle_root=payload.merkle_root()
+            ),
+            copies=copies,
+            screens=screens,
+            uniqueness=_uniqueness(copies, screens),
+            references=references,
+            declared_bound=self.options.declared_bound,
+            clean=self._clean_record(payload),
+        )
+        record = Fingerprint(manifest, payload)
+        record.check()
+        return record
+
+    # -- inputs ------------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Spec, gradients, data, screening nets."""
+        found = find_spec(self.owner.path, self.options.spec)
+        spec = found.spec if found else detect_spec(self.owner, self._load_data, self.progress)
+        self.owner.bind(spec)
+        self.owner.find_gradients(self.progress)
+        self.data = self._load_data(spec)
+        if self.data is not None and self.data.labels is not None:
+            confirm_spec(self.owner, self.data, self.progress)
+        self._train_screens()
+
+    def _load_data(self, spec: InputSpec) -> CleanImages | None:
+        if self.options.data is None:
+            return None
+        height, width, depth = spec.image_shape
+        limit = min(DEFAULT.data_images, DATA_BYTES // (height * width * depth))
+        classes = getattr(self.owner, "classes", None) or self.owner.model.signature.classes
+        data = load_images(self.options.data, spec.image_shape, classes, limit)
+        if data.labels is None:
+            self.progress.note(
+                "The images of --data are unlabelled: neither natural probes nor screening nets are made."
+            )
+        return data
+
+    def _train_screens(self) -> None:
+        from fingerprint.probes.screening import can_screen, train
+
+        wanted = self.options.screen
+        if wanted == 0 or (self.data is None and wanted is None):
+            return
+        if self.data is None or not can_screen(self.data, self.owner.classes):
+            if wanted:
+                raise DataError(
+                    "--screen needs labelled images, at least 10 per class",
+                    remedy="Give more with --data, or --screen 0.",
+                )
+            self.progress.note("Too few labelled images to train screening nets: transferability is not measured.")
+            return
+        seed = numpy_seed(self._derive("screens"), "train") % 2**62
+        self.nets = train(self.data, self.owner.classes, wanted or DEFAULT_SCREENS, seed, self.progress)
+
+    # -- probes ------------------------------------------------------------------------------------------------------
+
+    def _families(self) -> list[tuple[ProbeFamily, int]]:
+        """The families to make, each with its number of probes."""
+        labelled = self.data is not None and self.data.labels is not None
+        names = list(dict.fromkeys(self.options.families)) if self.options.families else []
+        if not names:
+            names = ["characteristic"] if self.owner.module is not None else ["natural"]
+        families = [family_named(n) for n in names]
+        for family in families:
+            if family.needs_gradients and self.owner.module is None:
+                raise CreateError(
+                    f"{family.name} probes need gradients, which {self.owner.path.name} can't give",
+                    remedy="Create from its .pt2, TorchScript or .onnx, or choose --families natural.",
+                )
+            if family.needs_labels and not labelled:
+                raise CreateError(
+                    f"{family.name} probes need labelled images",
+                    remedy="Give --data: a folder or zip with one folder per class, or an .npz with images and labels.",
+                )
+        if self.options.budget < len(families):
+            raise UsageError(f"a budget of {self.options.budget} can't hold {len(families)} families")
+        share, rest = divmod(self.options.budget, len(families))
+        return [(f, share + (i < rest)) for i, f in enumerate(families)]
+
+    def _make(self, family: ProbeFamily, count: int) -> _Made:
+        """Over-generate, keep what the owner's own runtime confirms, select."""
+        context = ProbeContext(
+            predict=self.owner.predict,
+            module=self.owner.module,
+            survival=self._survival,
+            spec=self.owner.spec,
+            classes=self.owner.classes,
+            data=self.data,
+            seed=self._derive(f"family/{family.name}"),
+            progress=self.progress,
+        )
+        before = self.owner.passes
+        candidates = family.generate(context, count * OVERSAMPLE)
+        spent = candidates.passes if family.needs_gradients else self.owner.passes - before
+        confirmed = np.nonzero(labels_of(self.owner.predict(candidates.images)) == candidates.targets)[0]
+        candidates = candidates.take(confirmed)
+        if len(candidates) < count:
+            self.progress.note(f"Only {len(candidates)} of {count} {family.name} probes came out.")
+        if not len(candidates):
+            raise CreateError(f"no {family.name} probe came out that the model's own runtime confirms")
+        order = np.random.default_rng(numpy_seed(self._derive(f"ties/{family.name}"), "order")).permutation(
+            len(candidates)
+        )
+        chosen = candidates.take(select(self._scores(candidates), count, order))
+        return _Made(family, chosen, len(candidates), spent)
+
+    def _scores(self, candidates: Candidates) -> NDArray[np.float64]:
+        kept = self._survival(candidates.images, candidates.targets) >= candidates.slack
+        transferred = [net.labels(candidates.images) == candidates.targets for net in self.nets]
+        return uniqueness(kept, transferred)
+
+    def _survival(self, images: Images, targets: Labels) -> Floats:
+        """Margin of the target label on compressed copies, (copies, N)."""
+        margins = []
+        for how in SELECTION_COPIES:
+            with self.owner.copy(how) as predict:
+                margins.append(target_margins(predict(images), targets))
+        return np.stack(margins)
+
+    def _payload(self, made: Sequence[_Made]) -> Payload:
+        probes = np.concatenate([m.chosen.images for m in made])
+        clean = self._kept_clean()
+        salts = np.frombuffer(self._derive("salts", length=32), np.uint8)
+        return Payload(
+            probes=probes,
+            targets=np.concatenate([m.chosen.targets for m in made]),
+            family=np.repeat(np.arange(len(made), dtype=np.uint8), [len(m.chosen) for m in made]),
+            responses=self.owner.predict(probes),
+            salts=_salts(salts.tobytes(), len(probes)),
+            secret=np.frombuffer(self.secret, np.uint8),
+            clean_images=clean.images,
+            clean_labels=clean.labels if clean.labels is not None else np.full(len(clean), -1, np.int64),
+            clean_responses=self.owner.predict(clean.images)
+            if len(clean)
+            else np.zeros((0, self.owner.classes), np.float32),
+        )
+
+    def _kept_clean(self) -> CleanImages:
+        if self.data is None:
+            return CleanImages(np.zeros((0, *self.owner.spec.image_shape), np.uint8), np.zeros(0, np.int64))
+        return self.data.take(CLEAN_KEPT, numpy_seed(self._derive("clean"), "take") % 2**32)
+
+    # -- what others answer ------------------------------------------------------------------------------------------
+
+    def _copies(self, families: Sequence[Family], payload: Payload) -> tuple[Copy, ...]:
+        everything = Draw(np.arange(len(payload.probes)))
+        copies = []
+        for i, how in enumerate(RECORDED_COPIES):
+            with self.owner.copy(how) as predict:
+                found = compare(families, payload, everything, predict(payload.probes), 0)
+                agreement = None
+                if len(payload.clean_images):
+                    same = labels_of(predict(payload.clean_images)) == labels_of(payload.clean_responses)
+                    agreement = float(same.mean())
+            copies.append(Copy(transform=how, agreement=agreement, families=found))
+            self.progress.step("robustness on compressed copies", i + 1, len(RECORDED_COPIES))
+        return tuple(copies)
+
+    def _screens(self, families: Sequence[Family], payload: Payload) -> tuple[Screen, ...]:
+        screens = []
+        for net in self.nets:
+            labels = net.labels(payload.probes)
+            one_hot: Floats = np.eye(self.owner.classes, dtype=np.float32)[labels]
+            found = {}
+            for i, family in enumerate(families):
+                rows = payload.family == i
+                found[family.name] = measure(
+                    payload.targets[rows], payload.responses[rows], one_hot[rows], 0, label_only=True
+                )
+            screens.append(Screen(name=net.name, families=found))
+        return tuple(screens)
+
+    def _references(self, families: Sequence[Family], payload: Payload):  # type: ignore[no-untyped-def]
+        if not self.options.references:
+            self.progress.note(
+                "No --reference models: verdicts can't be better than inconclusive until there are some."
+            )
+            return ()
+        with WorkerPool() as pool:
+            return measure_references(
+                self.options.references,
+                families,
+                payload,
+                self.owner.spec,
+                {self.owner.sha256, self.owner.weights_sha256 or ""},
+                pool,
+                allow_code=self.options.allow_code,
+                factory=self.options.factory,
+                progress=self.progress,
+            )
+
+    # -- parts of the record -----------------------------------------------------------------------------------------
+
+    def _derive(self, purpose: str, length: int = 32) -> bytes:
+        parameters: Mapping[str, JsonValue] = {
+            "budget": self.options.budget,
+            "families": list(self.options.families or []),
+        }
+        return derive(self.secret, purpose, self.owner.sha256, canonical(dict(parameters)), length)
+
+    def _seed_record(self) -> Seed:
+        import hashlib
+
+        return Seed(
+            commitment=hashlib.sha256(self.secret).hexdigest(),
+            derivation=DERIVATION,
+            evidential=self.options.seed is None,
+        )
+
+    @staticmethod
+    def _family_record(made: _Made, families: int) -> Family:
+        kinds: dict[str, JsonValue] = {k: made.chosen.kinds.count(k) for k in dict.fromkeys(made.chosen.kinds)}
+        return Family(
+            name=made.family.name,
+            count=len(made.chosen),
+            weight=1.0 / families,
+            parameters={**made.chosen.parameters, "oversample": OVERSAMPLE, "chosen": kinds},
+            candidates=made.candidates,
+            passes=made.passes,
+        )
+
+    @staticmethod
+    def _clean_record(payload: Payload) -> Clean | None:
+        count = len(payload.clean_images)
+        return Clean(count=count, labelled=bool(payload.clean_labels.min() >= 0)) if count else None
+
+
+def _salts(seed: bytes, count: int) -> NDArray[np.uint8]:
+    """One 32-byte salt per probe."""
+    import hashlib
+
+    rows = [hashlib.sha256(seed + i.to_bytes(4, "big")).digest() for i in range(count)]
+    return np.frombuffer(b"".join(rows), np.uint8).reshape(count, 32)
+
+
+def _uniqueness(copies: Sequence[Copy], screens: Sequence[Screen]) -> Uniqueness:
+    def mean(families: Sequence[Mapping[str, FamilyMatch]]) -> float:
+        return float(
+            np.mean([sum(m.matches for m in f.values()) / sum(m.queries for m in f.values()) for f in families])
+        )
+
+    robust = mean([c.families for c in copies])
+    transfer = mean([s.families for s in screens]) if screens else None
+    return Uniqueness(
+        robustness=robust, transferability=transfer, score=None if transfer is None else robust - transfer
+    )

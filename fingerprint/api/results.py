@@ -1,0 +1,101 @@
+"""Frozen results of `verify` and `audit`: what cannot be decided is a result too, with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+from fingerprint.decision.verdict import Verdict
+
+SCHEMA_VERSION = 1
+Status = Literal[
+    "decided",
+    "skipped",
+    "unsupported",
+    "unreadable",
+    "opaque",
+    "degenerate",
+    "evasive",
+    "crashed",
+    "timed-out",
+]
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """The file that was looked at. Fields that could not be read are None."""
+
+    path: str
+    sha256: str | None = None
+    format: str | None = None
+    runtime: str | None = None
+
+
+@dataclass(frozen=True)
+class FingerprintRef:
+    """The record that it was compared with. `id` is None for a record that was never sealed."""
+
+    id: str | None
+    name: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """One suspect against one fingerprint. `verdict` is None unless `status` is `decided`.
+
+    adaptation: how the suspect was fed (input spec, where it came from, what was settled on clean inputs).
+    """
+
+    suspect: Suspect
+    fingerprint: FingerprintRef
+    status: Status
+    reason: str = ""
+    verdict: Verdict | None = None
+    cached: bool = False
+    adaptation: dict[str, object] | None = None
+    stored_verdict: dict[str, object] | None = None  # the row of an earlier run, when cached
+    settings_sha256: str | None = None  # digest of everything that the decision depends on, for `known`
+
+    @property
+    def lineage(self) -> str | None:
+        """`derived`, `unrelated`, `inconclusive`, or None when undecided."""
+        if self.stored_verdict is not None:
+            return str(self.stored_verdict["lineage"])
+        return self.verdict.lineage if self.verdict is not None else None
+
+    @property
+    def integrity(self) -> str | None:
+        """`intact`, `altered`, `unknown`, or None when undecided."""
+        if self.stored_verdict is not None:
+            return str(self.stored_verdict["integrity"])
+        return self.verdict.integrity if self.verdict is not None else None
+
+    @property
+    def total_p(self) -> float | None:
+        """The p-value that a correction for many tests uses."""
+        if self.stored_verdict is not None:
+            value = self.stored_verdict.get("total_p")
+            return value if isinstance(value, float) else None
+        return self.verdict.total_p if self.verdict is not None else None
+
+    def with_lineage(self, lineage: Literal["derived", "unrelated", "inconclusive"], reason: str) -> Result:
+        """The same evidence with the lineage that holds after correction."""
+        if self.stored_verdict is not None:
+            return replace(self, stored_verdict={**self.stored_verdict, "lineage": lineage, "reason": reason})
+        assert self.verdict is not None  # noqa: S101  (only decided results are corrected)
+        return replace(self, verdict=replace(self.verdict, lineage=lineage, reason=reason, explanation=""))
+
+    def to_dict(self) -> dict[str, object]:
+        """The row of the JSON contract (DESIGN section 9)."""
+        verdict = self.stored_verdict if self.stored_verdict is not None else None
+        if verdict is None and self.verdict is not None:
+            verdict = self.verdict.to_dict()
+        return {
+            "suspect": asdict(self.suspect),
+            "fingerprint": asdict(self.fingerprint),
+            "status": self.status,
+            "reason": self.reason,
+            "cached": self.cached,
+            "adaptation": self.adaptation,
+            "verdict": verdict,
+        }

@@ -1,0 +1,100 @@
+"""What a verification concludes, at which error level, and what it does not say."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Literal, NoReturn
+
+Lineage = Literal["derived", "unrelated", "inconclusive"]
+Integrity = Literal["intact", "altered", "unknown"]
+Direction = Literal["unknown", "suspect-later", "suspect-earlier"]
+CalibrationKind = Literal["conformal", "fitted", "declared"]
+
+LIMITS_TEXT = (
+    "'derived' says that the two models share a lineage, not who came first nor that anything was taken unlawfully. "
+    "'unrelated' covers the transformations that the record lists, and no others such as distillation."
+)
+
+
+@dataclass(frozen=True)
+class CalibrationUsed:
+    """How the between-model error was calibrated.
+
+    n: references; authors: how many distinct authors they state (models without a stated author are not counted);
+    unstated: references without a stated author, taken as independent; confidence: of the upper limit on the tail
+    (fitted only); bound: the match rate above which a model stands out at the level used.
+    """
+
+    kind: CalibrationKind
+    n: int
+    authors: int
+    unstated: int
+    confidence: float | None
+    bound: float | None
+
+
+@dataclass(frozen=True)
+class FamilyResult:
+    """One family's evidence."""
+
+    name: str
+    matches: int
+    queries: int
+    match_rate: float
+    correlation: float | None
+    p_value: float | None  # between-model
+    bound: float | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Two axes (lineage, integrity), an error level, and the evidence. Has no truth value.
+
+    error: bound on the probability of `derived` for an unrelated model, as used. p_value: between-model, before any
+    correction. corrected_p: total (between models and within the fingerprint), valid for multiple testing. score:
+    higher = more related, comparable within one fingerprint only. match_rate: share of probes with the owner's label.
+    """
+
+    lineage: Lineage
+    error: float
+    p_value: float | None
+    score: float
+    match_rate: float
+    queries: int
+    decided_by: str
+    calibration: CalibrationUsed | None
+    integrity: Integrity = "unknown"
+    direction: Direction = "unknown"
+    total_p: float | None = None
+    power: float | None = None
+    families: tuple[FamilyResult, ...] = ()
+    reason: str = ""
+    explanation: str = field(default="", compare=False)
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError("a Verdict has no truth value: look at .lineage and .integrity")
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return {**asdict(self), "explanation": self.explanation or explain(self), "does_not_say": LIMITS_TEXT}
+
+
+def explain(verdict: Verdict) -> str:
+    """One paragraph in plain words: what was tested, what was found, at what error."""
+    if verdict.decided_by == "digest":
+        return "The file is byte for byte the released model; no query was needed."
+    asked = f"The suspect answered {verdict.queries} inputs and gave the owner's label on {verdict.match_rate:.0%} of the probes."
+    if verdict.calibration is None:
+        return f"{asked} Nothing calibrates this fingerprint, so the result can't be better than inconclusive. {verdict.reason}".strip()
+    used = verdict.calibration
+    how = {
+        "conformal": f"the rank among {used.n} unrelated reference models",
+        "fitted": f"a tail fitted to {used.n} unrelated reference models ({used.confidence or 0:.0%} upper limit)",
+        "declared": f"the bound that the owner declared (unrelated models match at most {used.bound or 0:.0%})",
+    }[used.kind]
+    found = {
+        "derived": f"Its behaviour is consistent with derivation from the owner's model, at error <= {verdict.error:g} by {how}",
+        "unrelated": f"It answers like an unrelated model, as judged by {how}",
+        "inconclusive": f"It can't be told apart at error {verdict.error:g} by {how}",
+    }[verdict.lineage]
+    return f"{asked} {found}. {verdict.reason}".strip()

@@ -1,0 +1,204 @@
+"""Ask a model for its answers, in batches whose size is found by timing the real work.
+
+No pass is made for timing alone: the search runs on the inputs that must be answered anyway, and what it found is kept
+for the next call.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fingerprint.engine.adapt import Adapter
+from fingerprint.errors import DegenerateModel, UnsupportedModel
+from fingerprint.limits import GIB, MIB
+from fingerprint.model import Floats, Images
+from fingerprint.runtimes.interface import LoadedModel
+
+_FIRST_BYTES = 1 * MIB  # adapted inputs in the first batch
+_FIRST = (4, 32)  # least and most inputs in the first batch
+_MOST_BYTES = 64 * MIB  # adapted inputs in any batch
+_MOST_GROWTH = 1 * GIB  # memory that larger batches may take beyond the first one's
+_GAIN = 1.05  # a doubled batch must be faster per input by this factor for the search to go on
+_DISTINCT = 8  # different inputs after which equal answers are called constant
+
+
+@dataclass
+class _Search:
+    """One model's search: double while it pays."""
+
+    size: int  # that the next batch should have
+    most: int
+    least: int = 1
+    fixed: bool = False
+    best: int = 0
+    best_rate: float = 0.0  # inputs per second
+    cold: bool = True  # the first batch pays for memory and code that later ones reuse
+    settled: bool = False
+    memory: int = 0  # resident bytes after the first batch
+
+    def record(self, count: int, seconds: float) -> None:
+        """Learn from one batch. Batches of another size than asked for (the last one) say nothing."""
+        if self.settled or count != self.size:
+            return
+        if self.cold:
+            self.cold, self.memory = False, resident_bytes()
+            return
+        rate = count / max(seconds, 1e-9)
+        better = rate > self.best_rate * _GAIN
+        if better:
+            self.best, self.best_rate = count, rate
+        room = 2 * (resident_bytes() - self.memory) < _MOST_GROWTH
+        if better and room and 2 * count <= self.most:
+            self.size = 2 * count
+        else:
+            self.size, self.settled = self.best, True
+
+    def smaller(self, failed: int, *, one: bool) -> bool:
+        """After a batch of `failed` inputs: try half as many, or one by one. False where that can't help."""
+        if self.fixed or failed <= self.least:
+            return False
+        self.most = self.least if one else max(self.least, failed // 2)
+        self.size = self.best = self.most
+        self.settled = True
+        return True
+
+
+class _WrongBatch(DegenerateModel):
+    """A model that leaves its batch open answered for another number of inputs than it was given."""
+
+
+@dataclass
+class BatchTuner:
+    """Remembers the best batch size of each loaded model. Pass the same one again to skip the search."""
+
+    most_bytes: int = _MOST_BYTES
+    _searches: WeakKeyDictionary[LoadedModel, _Search] = field(default_factory=WeakKeyDictionary)
+
+    def search(self, loaded: LoadedModel, input_bytes: int) -> _Search:
+        """The search of this model, begun if there is none."""
+        found = self._searches.get(loaded)
+        if found is None:
+            fixed = loaded.signature.batch
+            low, high = loaded.batch_range
+            most = max(low, min(high or self.most_bytes, self.most_bytes // input_bytes))
+            first = min(most, max(low, min(_FIRST[1], max(_FIRST[0], _FIRST_BYTES // input_bytes))))
+            found = _Search(fixed or first, fixed or most, low, fixed is not None, settled=fixed is not None)
+            self._searches[loaded] = found
+        return found
+
+
+def answer(loaded: LoadedModel, adapter: Adapter, images: Images, tuner: BatchTuner | None = None) -> Floats:
+    """All answers of a model, checked.
+
+    Args:
+        loaded: an opened model.
+        adapter: for this model and the caller's spec.
+        images: (N, H, W, C) canonical 8-bit images.
+        tuner: keeps the batch size between calls.
+
+    Returns:
+        float32 (N, K), K >= 2.
+
+    Raises:
+        DegenerateModel: not finite, of changing or no width, or the same for all of at least 8 different inputs.
+        UnsupportedModel: the answers are maps or single numbers, not one vector per input.
+    """
+    search = (tuner or BatchTuner()).search(loaded, adapter.input_bytes)
+    asked = _Asker(loaded, adapter, search)
+    outputs: Floats | None = None
+    done = 0
+    while done < len(images):
+        part = images[done : done + _next_size(search, len(images) - done)]
+        try:
+            rows = asked(part)
+        except (MemoryError, UnsupportedModel, _WrongBatch) as error:
+            if not search.smaller(len(part), one=not isinstance(error, MemoryError)):
+                raise
+            continue
+        if outputs is None:
+            outputs = np.empty((len(images), rows.shape[1]), np.float32)
+        if rows.shape[1] != outputs.shape[1]:
+            raise DegenerateModel(f"its answers change width from {outputs.shape[1]} to {rows.shape[1]}")
+        outputs[done : done + len(part)] = rows
+        done += len(part)
+    return check_answers(np.empty((0, 0), np.float32) if outputs is None else outputs, images)
+
+
+def check_answers(outputs: Floats, images: Images) -> Floats:
+    """Refuse nonsense.
+
+    Raises:
+        DegenerateModel: see `answer`.
+    """
+    if not np.isfinite(outputs).all():
+        bad = int((~np.isfinite(outputs).all(axis=1)).sum())
+        raise DegenerateModel(f"it answers NaN or infinity for {bad} of {len(outputs)} inputs")
+    constant = len(outputs) >= _DISTINCT and bool((outputs == outputs[0]).all())
+    if constant and len({image.tobytes() for image in images}) >= _DISTINCT:
+        raise DegenerateModel("its answers do not depend on the input")
+    return outputs
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _next_size(search: _Search, remaining: int) -> int:
+    """Inputs in the next batch: while searching, a size that can be timed; else equal parts, so that shapes repeat."""
+    if not search.settled and search.size <= remaining:
+        return search.size
+    parts = max(1, round(remaining / (search.best or search.size)), math.ceil(remaining / search.most))
+    return math.ceil(remaining / parts)
+
+
+class _Asker:
+    """Adapts, pads, times and shapes one batch after another; reuses the memory of its input."""
+
+    def __init__(self, loaded: LoadedModel, adapter: Adapter, search: _Search) -> None:
+        self._loaded, self._adapter, self._search = loaded, adapter, search
+        self._buffer: NDArray[np.generic] | None = None
+
+    def __call__(self, images: Images) -> Floats:
+        start = time.perf_counter()
+        rows = self._loaded.predict(self._adapted(images))
+        vectors = _vectors(rows, self._size(len(images)))[: len(images)]
+        self._search.record(len(images), time.perf_counter() - start)
+        return vectors
+
+    def _size(self, count: int) -> int:
+        """Inputs that the file is given for `count` images."""
+        return self._loaded.signature.batch or max(count, self._loaded.batch_range[0])
+
+    def _adapted(self, images: Images) -> NDArray[np.generic]:
+        shape = (self._size(len(images)), *self._adapter.spec.shape)
+        if self._buffer is None or self._buffer.shape != shape:
+            self._buffer = np.empty(shape, self._adapter.dtype)
+        self._adapter(images, self._buffer[: len(images)])
+        self._buffer[len(images) :] = self._buffer[len(images) - 1]  # what a fixed batch lacks
+        return self._buffer
+
+
+def _vectors(rows: Floats, expected: int) -> Floats:
+    """(B, K) of what the model answered for B inputs."""
+    if rows.ndim < 1 or rows.shape[0] != expected:
+        raise _WrongBatch(f"it answers an array of shape {rows.shape} for {expected} inputs")
+    if 0 in rows.shape[1:]:
+        raise DegenerateModel("it answers no numbers at all (zero classes)")
+    if sum(size > 1 for size in rows.shape[1:]) != 1:
+        what = "one number" if rows.size == rows.shape[0] else f"an array of shape {rows.shape[1:]}"
+        raise UnsupportedModel(
+            f"it answers {what} per input; only classifiers, with one score per class, can be compared"
+        )
+    return rows.reshape(rows.shape[0], -1)

@@ -1,0 +1,144 @@
+"""What runs inside a worker: one suspect, opened and asked over one socket, until the verifier hangs up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import NoReturn, cast
+
+import numpy as np
+
+from fingerprint.engine import protocol
+from fingerprint.engine.adapt import Adapter
+from fingerprint.engine.batching import BatchTuner, answer
+from fingerprint.engine.protocol import Header, Json
+from fingerprint.engine.sandbox import Confinement, confine
+from fingerprint.errors import FingerprintError, MissingExtra
+from fingerprint.limits import DEFAULT
+from fingerprint.model import InputSpec
+from fingerprint.runtimes.digest import weights_sha256
+from fingerprint.runtimes.interface import LoadedModel, LoadOptions, Runtime
+
+_FIRST_FREE_FD = 3
+
+
+def run(runtime: Runtime, request: Header, session: socket.socket, file: int, scratch: Path, parent: int) -> NoReturn:
+    """Serve one suspect and end this process.
+
+    Args:
+        runtime: preloaded.
+        request: the verifier's `open` message.
+        session: connection to the verifier.
+        file: descriptor of the sealed copy.
+        scratch: an empty folder of this suspect's own.
+        parent: the server's process id, or 0 if there is none to outlive.
+    """
+    status = 1
+    try:
+        _isolate(session, file)
+        os.chdir(scratch)
+        held = confine(_confinement(request, scratch), parent or None)
+        _Suspect(runtime, request, session, file).serve(held)
+        status = 0
+    except (protocol.PeerGone, protocol.ProtocolError):
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _isolate(session: socket.socket, file: int) -> None:
+    """A process group of its own, no terminal, no descriptors but these."""
+    if os.getpid() != os.getsid(0):
+        os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in range(_FIRST_FREE_FD):
+        os.dup2(null, standard)
+    kept = sorted((session.fileno(), file))
+    for low, high in zip([_FIRST_FREE_FD - 1, *kept], [*kept, os.sysconf("SC_OPEN_MAX")], strict=True):
+        os.closerange(low + 1, min(high, 1 << 20))
+    sys.dont_write_bytecode = True
+
+
+def _confinement(request: Header, scratch: Path) -> Confinement:
+    return Confinement(cast(int, request["memory_bytes"]), cast(int, request["cpu_s"]), scratch)
+
+
+class _Suspect:
+    """The request loop."""
+
+    def __init__(self, runtime: Runtime, request: Header, session: socket.socket, file: int) -> None:
+        self._runtime, self._request, self._session = runtime, request, session
+        self._path = Path(cast(str, request["path"]) or f"/proc/self/fd/{file}")
+        self._format = cast(str, request["format"])
+        self._memory = cast(int, request["memory_bytes"])
+        self._loaded: LoadedModel | None = None
+        self._tuner = BatchTuner()
+        self._adapters: dict[InputSpec, Adapter] = {}
+
+    def serve(self, held: tuple[str, ...]) -> None:
+        """Open the suspect, then answer requests until the verifier hangs up."""
+        self._answer(lambda: self._load(held))
+        handlers: dict[str, Callable[[Header], None]] = {"predict": self._predict, "weights": self._weights}
+        while True:
+            header = protocol.receive(self._session, DEFAULT.message_header_bytes)
+            handler = handlers[cast(str, header["op"])]
+            self._answer(lambda handler=handler, header=header: handler(header))  # type: ignore[misc]
+
+    def _load(self, held: tuple[str, ...]) -> None:
+        factory = cast("str | None", self._request["factory"])
+        if factory is not None:
+            sys.path.insert(0, cast(str, self._request["folder"]))
+        options = LoadOptions(cast(int, self._request["threads"]), factory)
+        self._loaded = self._runtime.load(self._path, self._format, options)
+        signature = cast(Json, asdict(self._loaded.signature))
+        self._send({"signature": signature, "held": list(held)})
+
+    def _predict(self, header: Header) -> None:
+        spec = spec_from(cast(Header, header["spec"]))
+        images = np.empty(tuple(cast("list[int]", header["shape"])), np.uint8)
+        protocol.fill(self._session, images.data.cast("B"))
+        if self._loaded is None:
+            raise FingerprintError("nothing is open")
+        if spec not in self._adapters:
+            self._adapters[spec] = Adapter(spec, self._loaded.signature)
+        outputs = answer(self._loaded, self._adapters[spec], images, self._tuner)
+        self._send({"shape": list(outputs.shape)}, np.ascontiguousarray(outputs).data.cast("B"))
+
+    def _weights(self, header: Header) -> None:
+        del header
+        self._send({"sha256": weights_sha256(self._runtime.weights(self._path, self._format))})
+
+    def _answer(self, work: Callable[[], None]) -> None:
+        """Do one request; what it raises is its answer."""
+        try:
+            work()
+        except (protocol.PeerGone, protocol.ProtocolError):
+            raise
+        except MemoryError:
+            self._send(_error("WorkerCrashed", f"it ran into the memory limit of {self._memory} bytes"))
+        except FingerprintError as error:
+            extra = error.extra if isinstance(error, MissingExtra) else None
+            self._send(_error(type(error).__name__, error.message, error.remedy, extra))
+        except Exception as error:  # a runtime may raise anything on a hostile file
+            name = "UnreadableModel" if self._loaded is None else "WorkerCrashed"
+            self._send(_error(name, f"its runtime failed: {type(error).__name__}: {error}"))
+
+    def _send(self, header: Header, data: memoryview | None = None) -> None:
+        protocol.send(self._session, header, data)
+
+
+def spec_from(fields: Header) -> InputSpec:
+    """The spec that `InputSpec.to_dict` wrote."""
+    return InputSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})  # type: ignore[arg-type]
+
+
+def _error(name: str, message: str, remedy: str = "", extra: str | None = None) -> Header:
+    return {"error": name, "message": message[:2000], "remedy": remedy[:2000], "extra": extra}

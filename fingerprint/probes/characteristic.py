@@ -1,0 +1,121 @@
+"""Characteristic examples: C, RC and LTRC (Wang, Wang, Chen, Zhao, Lin: IJCAI 2021, arXiv 2105.07078).
+
+Data-free: from a random-noise seed, gradient descent until the owner gives a random target label with a margin.
+RC adds noise to the weights at every step and averages the gradient over several draws; LTRC keeps only the high
+frequencies of the step. Step rule, noise law, filter position and margin are our reconstruction. A margin in units of
+the spread of the owner's logits, and leaving the batch as soon as it is reached, keep the perturbation (and with it
+the transfer to unrelated models) small; see docs/results.md for what each knob does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fingerprint.errors import CreateError
+from fingerprint.model import Images
+from fingerprint.probes.gradient import DifferentiableOwner, Recipe, logit_spread, optimise, to_images
+from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily
+from fingerprint.probes.seeds import torch_generator
+
+KINDS: Mapping[str, Recipe] = {
+    "C": Recipe(kappa=3.0),
+    "RC": Recipe(kappa=2.0, delta=0.4, draws=2),
+    "LTRC": Recipe(kappa=2.0, delta=0.4, draws=2, cut=0.25),
+}
+SEED_SAMPLE = 64  # seeds on which the spread of the logits is measured
+SLACK = 0.5  # margin that a probe must keep on a compressed copy, in logit spreads: the next copy is another one
+BROKEN = 0.25  # a compressed copy on which fewer probes keep their label is broken, and drives no probe further
+
+
+class CharacteristicFamily(ProbeFamily):
+    """Makes C, RC and LTRC examples in equal parts."""
+
+    name: ClassVar[str] = "characteristic"
+    needs_gradients: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = False
+
+    def __init__(self, kinds: Mapping[str, Recipe] = KINDS) -> None:
+        self.kinds = dict(kinds)
+
+    def generate(self, context: ProbeContext, count: int) -> Candidates:
+        """See `ProbeFamily.generate`. Candidates that miss the margin are dropped."""
+        if context.module is None:
+            raise CreateError("characteristic examples need gradients, which this file can't give")
+        owner = DifferentiableOwner(context.module, context.spec, context.classes)
+        spread = self._spread(owner, context)
+        names = list(self.kinds)
+        shares = [count // len(names) + (i < count % len(names)) for i in range(len(names))]
+        parts: list[tuple[Images, NDArray[np.int64]]] = []
+        for kind, share in zip(names, shares, strict=True):
+            parts.append(self._kind(owner, context, kind, share, spread))
+            context.progress.step("characteristic probes", sum(shares[: len(parts)]), count)
+        images, targets = (np.concatenate(part) for part in zip(*parts, strict=True))
+        if not len(images):
+            raise CreateError(
+                "no characteristic example reached its margin",
+                remedy="Check the input spec; --families can choose others.",
+            )
+        return Candidates(
+            images=images,
+            targets=targets,
+            kinds=tuple(kind for kind, part in zip(names, parts, strict=True) for _ in part[1]),
+            passes=owner.passes,
+            parameters={"kinds": {k: asdict(r) for k, r in self.kinds.items()}},
+            slack=SLACK * spread,
+        )
+
+    @staticmethod
+    def _spread(owner: DifferentiableOwner, context: ProbeContext) -> float:
+        """The scale of the owner's logits on seeds."""
+        height, width, depth = context.spec.image_shape
+        sample = min(SEED_SAMPLE, owner.chunk)
+        return logit_spread(
+            owner, torch.rand(sample, depth, height, width, generator=torch_generator(context.seed, "spread")) * 255.0
+        )
+
+    def _kind(
+        self, owner: DifferentiableOwner, context: ProbeContext, kind: str, count: int, spread: float
+    ) -> tuple[Images, NDArray[np.int64]]:
+        """Optimise `count` seeds; raise the margin only for those that a compressed copy answers differently.
+
+        So every probe carries the smallest perturbation that survives compression: what is not needed for robustness
+        would only add transfer.
+        """
+        recipe, generator = self.kinds[kind], torch_generator(context.seed, kind)
+        height, width, depth = context.spec.image_shape
+        images = (torch.rand((count, depth, height, width), generator=generator) * 255.0).round_()
+        targets = torch.randint(0, context.classes, (count,), generator=generator)
+        reached, active = torch.zeros(count, dtype=torch.bool), torch.arange(count)
+        margin = recipe.kappa * spread
+        for _ in range(recipe.rounds):
+            for chunk in torch.split(active, owner.chunk):
+                images[chunk], reached[chunk] = optimise(
+                    owner, images[chunk], targets[chunk], recipe, margin, generator
+                )
+            survived = self._survive(context, images[active], targets[active], count, SLACK * spread)
+            active = active[~survived]
+            if not len(active):
+                break
+            margin *= recipe.growth
+        keep = reached.clone()
+        keep[active] = True  # not robust enough, but selection may still find nothing better
+        return to_images(images[keep]), targets[keep].numpy()
+
+    @staticmethod
+    def _survive(
+        context: ProbeContext, images: torch.Tensor, targets: torch.Tensor, count: int, slack: float
+    ) -> torch.Tensor:
+        """Whether each probe keeps its label with `slack` on every copy that is not broken, (N,).
+
+        Of `count` probes, those not given here survived an earlier round.
+        """
+        kept = context.survival(to_images(images), targets.numpy()) >= slack  # (copies, N)
+        share = (kept.sum(axis=1) + count - len(images)) / count
+        working = kept[share >= BROKEN]
+        return torch.from_numpy(working.all(axis=0) if len(working) else np.ones(len(images), bool))

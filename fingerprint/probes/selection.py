@@ -1,0 +1,46 @@
+"""Selection: keep the candidates with the highest Uniqueness Score.
+
+Uniqueness Score = robustness (mean match over compressed copies) - transferability (mean match over unrelated nets)
+(Wang et al., IJCAI 2021). Copies used to select are not the ones whose match rate the record states, and nets used to
+screen are never references that calibrate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+SELECTION_COPIES = (
+    "prune:magnitude:0.45",
+    "prune:magnitude:0.6",
+    "prune:magnitude:0.75",
+    "quantize:int5",
+    "quantize:int4:tensor",
+)
+RECORDED_COPIES = (
+    "prune:magnitude:0.3",
+    "prune:magnitude:0.5",
+    "prune:magnitude:0.7",
+    "quantize:int8",
+    "quantize:int6",
+    "quantize:int4",
+)
+
+
+def uniqueness(kept: NDArray[np.bool_], transferred: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
+    """Uniqueness Score (N,) of each candidate.
+
+    Args:
+        kept: (copies, N) whether each compressed copy gives the candidate its target label.
+        transferred: per screening net, (N,) whether it does.
+    """
+    transfer = np.mean(transferred, axis=0) if len(transferred) else np.zeros(kept.shape[1])
+    return np.asarray(kept.mean(axis=0) - transfer)
+
+
+def select(scores: NDArray[np.float64], count: int, order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Indices of the `count` best candidates, ascending; ties go to whoever comes first in `order` (a permutation)."""
+    best = order[np.argsort(-scores[order], kind="stable")[:count]]
+    return np.sort(best)

@@ -1,0 +1,1 @@
+"""How results are shown: one file per format. Works on plain rows, so that stored results render like fresh ones."""

@@ -1,0 +1,110 @@
+"""What a runtime is: it opens one file format and answers batches.
+
+A runtime module imports nothing heavy at the top level; `load` does. All of it runs inside an isolated worker for
+suspects, and in the caller's process for an owner's own model.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from fingerprint.errors import NoGradients
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from fingerprint.model import Floats, Signature
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to open a file.
+
+    `threads`: intra-op threads (0 = all cores). `factory`: `module:callable` that builds the torch module whose
+    state dict the file holds.
+    """
+
+    threads: int = 0
+    factory: str | None = None
+
+
+class LoadedModel(ABC):
+    """An opened model. `signature` says what the file says; `predict` answers.
+
+    `batch_range`: smallest and largest batch that `predict` takes where the signature leaves the batch open (None: no
+    upper bound).
+    """
+
+    signature: Signature
+    batch_range: tuple[int, int | None] = (1, None)
+
+    @abstractmethod
+    def predict(self, batch: NDArray[np.generic]) -> Floats:
+        """Answer one batch.
+
+        Args:
+            batch: already in the file's layout and dtype, shape (B, ...); B obeys `signature.batch`.
+
+        Returns:
+            float32 (B, ...): the first output, dequantized where the file quantizes it.
+        """
+
+    def differentiable(self) -> torch.nn.Module:
+        """The same function as a torch module in eval mode that gives gradients with respect to its input.
+
+        Raises:
+            NoGradients: this file can't.
+        """
+        raise NoGradients(
+            "this file gives no gradients",
+            remedy="Create from the .pt2, TorchScript or .onnx of the same model, or use families that need none.",
+        )
+
+
+class Runtime(ABC):
+    """One way to execute model files."""
+
+    name: ClassVar[str]
+    extra: ClassVar[str | None]  # the extra that installs it; None = core
+    formats: ClassVar[tuple[str, ...]]  # names from runtimes.formats
+
+    @abstractmethod
+    def version(self) -> str:
+        """Version of the executing package, without importing it (package metadata).
+
+        Raises:
+            MissingExtra: not installed.
+        """
+
+    def check(self) -> None:
+        """Whether the executing package is there, as cheaply as can be told.
+
+        Raises:
+            MissingExtra: not installed.
+        """
+        self.version()
+
+    @abstractmethod
+    def preload(self) -> None:
+        """Import the executing package (a warm worker does this once, before it forks).
+
+        Raises:
+            MissingExtra: not installed.
+        """
+
+    @abstractmethod
+    def load(self, path: Path, format: str, options: LoadOptions) -> LoadedModel:
+        """Open a file (a sealed copy).
+
+        Raises:
+            UnreadableModel, UnsupportedModel, MissingExtra.
+        """
+
+    def weights(self, path: Path, format: str) -> dict[str, NDArray[np.generic]]:
+        """Constant tensors of the file by name, for weight digests. Empty where the format hides them."""
+        return {}

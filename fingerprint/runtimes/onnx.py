@@ -1,0 +1,197 @@
+"""ONNX through ONNX Runtime on the CPU; gradients through onnx2fx."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fingerprint.errors import FingerprintError, NoGradients, UnreadableModel, UnsupportedModel
+from fingerprint.model import Floats, Signature
+from fingerprint.runtimes.formats import Format
+from fingerprint.runtimes.interface import LoadedModel, LoadOptions, Runtime
+from fingerprint.runtimes.packages import require, version_of
+
+if TYPE_CHECKING:
+    import torch
+
+_SILENT = 4  # ONNX Runtime's log severity "fatal"
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+}
+_AGREE = 1e-3  # largest difference of a conversion, relative to the largest output
+
+
+class _Node(Protocol):
+    """What ONNX Runtime tells of an input or output."""
+
+    name: str
+    type: str
+    shape: list[int | str | None]
+
+
+class _Session(Protocol):
+    def get_inputs(self) -> list[_Node]: ...
+    def get_outputs(self) -> list[_Node]: ...
+    def run(self, names: list[str], feed: dict[str, NDArray[np.generic]]) -> list[NDArray[np.generic]]: ...
+
+
+class OnnxModel(LoadedModel):
+    """A session and the file that it was made from."""
+
+    def __init__(self, session: _Session, path: Path) -> None:
+        self._session = session
+        self._path = path
+        self._input = _only_input(session)
+        outputs = session.get_outputs()
+        if not outputs or outputs[0].type not in _DTYPES:
+            raise UnsupportedModel(f"its first output is {outputs[0].type if outputs else 'missing'}, not a tensor")
+        self._outputs = [outputs[0].name]
+        shape = _dimensions(outputs[0])
+        self.signature = Signature(
+            shape=_dimensions(self._input),
+            dtype=_DTYPES[self._input.type],
+            output_shape=shape,
+            classes=shape[1] if len(shape) == 2 else None,
+        )
+
+    def predict(self, batch: NDArray[np.generic]) -> Floats:
+        """See `LoadedModel.predict`."""
+        try:
+            (answer,) = self._session.run(self._outputs, {self._input.name: batch})
+        except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
+            if isinstance(error, MemoryError | FingerprintError):
+                raise
+            raise UnsupportedModel(f"it can't answer a batch of shape {batch.shape}: {_reason(error)}") from error
+        return np.asarray(answer, np.float32)
+
+    def differentiable(self) -> torch.nn.Module:
+        """See `LoadedModel.differentiable`; compared with ONNX Runtime on one random batch."""
+        module = _convert(self._path)
+        self._compare(module)
+        return module
+
+    def _compare(self, module: torch.nn.Module) -> None:
+        import torch
+
+        batch, *rest = self.signature.shape
+        if self.signature.dtype != "float32" or None in rest:
+            raise NoGradients(f"its input is {self.signature.dtype} {self.signature.shape}, not floats of one size")
+        shape = (batch or 2, *(int(size or 1) for size in rest))
+        images = np.random.default_rng(0).random(shape, np.float32)
+        expected = self.predict(images)
+        try:
+            with torch.inference_mode():
+                found = module(torch.from_numpy(images))
+        except Exception as error:  # whatever a converted graph may raise
+            raise NoGradients(f"its conversion does not run: {_reason(error)}") from error
+        first = found[0] if isinstance(found, tuple | list) else found
+        worst = float(np.abs(first.float().numpy() - expected).max()) if first.shape == expected.shape else np.inf
+        if not worst <= _AGREE * (1.0 + float(np.abs(expected).max())):
+            raise NoGradients(f"its conversion answers differently (by {worst:.3g})")
+
+
+class OnnxRuntime(Runtime):
+    """`.onnx` files in one piece."""
+
+    name: ClassVar[str] = "onnx"
+    extra: ClassVar[str | None] = "onnx"
+    formats: ClassVar[tuple[str, ...]] = (Format.ONNX,)
+
+    def version(self) -> str:
+        """See `Runtime.version`."""
+        return version_of("onnxruntime", self.extra)
+
+    def check(self) -> None:
+        """See `Runtime.check`."""
+        require("onnxruntime", "onnxruntime", self.extra)
+
+    def preload(self) -> None:
+        """See `Runtime.preload`."""
+        self.check()
+        import onnxruntime  # noqa: F401
+
+    def load(self, path: Path, format: str, options: LoadOptions) -> OnnxModel:
+        """See `Runtime.load`."""
+        self.preload()
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = options.threads
+        settings.log_severity_level = _SILENT
+        try:
+            session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
+            _refuse(error)
+        return OnnxModel(session, path)
+
+    def weights(self, path: Path, format: str) -> dict[str, NDArray[np.generic]]:
+        """Floating-point initializers by name; empty where the `onnx` package is not installed."""
+        try:
+            import onnx
+            from onnx import numpy_helper
+        except ImportError:
+            return {}
+        model = onnx.load(str(path))
+        floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+        return {i.name: numpy_helper.to_array(i) for i in model.graph.initializer if i.data_type in floats}
+
+
+def _only_input(session: _Session) -> _Node:
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        names = ", ".join(repr(node.name) for node in inputs[:5])
+        raise UnsupportedModel(f"it has {len(inputs)} inputs ({names}); one batch of images is needed")
+    if inputs[0].type not in _DTYPES:
+        raise UnsupportedModel(f"its input is {inputs[0].type}, not a tensor of numbers")
+    return inputs[0]
+
+
+def _dimensions(node: _Node) -> tuple[int | None, ...]:
+    return tuple(size if isinstance(size, int) and size >= 0 else None for size in node.shape or ())
+
+
+def _reason(error: Exception) -> str:
+    """The last part of an error message, in one line."""
+    text = str(error).rsplit(" : ", 1)[-1]
+    return " ".join(text.split())[:300] or type(error).__name__
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """Raise what ONNX Runtime's error means in this library's tree."""
+    if isinstance(error, MemoryError):
+        raise error
+    text, kind = str(error), type(error).__name__
+    if "external data" in text.lower() or "external_data" in text.lower():
+        raise UnsupportedModel(
+            "it keeps its weights in another file",
+            remedy="Save it in one file: onnx.save(onnx.load(PATH), OUT) with save_as_external_data=False.",
+        ) from error
+    unsupported = ("opset", "not implemented", "not a registered", "is not supported", "No Op registered")
+    if kind == "NotImplemented" or any(word in text for word in unsupported):
+        raise UnsupportedModel(f"ONNX Runtime does not execute it: {_reason(error)}") from error
+    raise UnreadableModel(f"ONNX Runtime can't read it: {_reason(error)}") from error
+
+
+def _convert(path: Path) -> torch.nn.Module:
+    try:
+        import onnx
+        import onnx2fx
+    except ImportError as error:
+        raise NoGradients(
+            "gradients of an ONNX file need onnx and onnx2fx",
+            remedy="Install them with: pip install 'dnn-fingerprint[onnx]'",
+        ) from error
+    try:
+        module: torch.nn.Module = onnx2fx.convert(onnx.load(str(path)))
+    except Exception as error:  # whatever a converter may raise
+        raise NoGradients(f"it can't be converted to a differentiable module: {_reason(error)}") from error
+    return module.eval().requires_grad_(False)

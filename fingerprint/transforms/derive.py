@@ -1,0 +1,150 @@
+"""derive: make a derivative of a model file, as a chain of steps describes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from fingerprint.errors import TransformError
+from fingerprint.model import InputSpec
+from fingerprint.spec import sidecar_path
+from fingerprint.transforms.files import format_of, sha256_of, suffix_of, workspace
+from fingerprint.transforms.interface import DeriveContext, Transform
+from fingerprint.transforms.plan import Step, plan
+
+GROUP = "fingerprint.transforms"
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A derived model. `how` spells every step that ran; `spec` is what its sidecar says, None if none was written."""
+
+    path: Path
+    how: str
+    sha256: str
+    spec: InputSpec | None
+
+
+def parse_how(text: str) -> tuple[Transform, ...]:
+    """Read `--how`: steps joined by `+`, each `name[:argument[:argument]]`.
+
+    Raises:
+        TransformError: empty, an unknown name or argument (the remedy lists the grammar), or a broken plug-in.
+    """
+    steps: list[Transform] = []
+    for part in text.split("+"):
+        name, *arguments = part.strip().split(":")
+        steps.append(_named(name, text).parse(tuple(arguments)))
+    return tuple(steps)
+
+
+def spell(steps: Sequence[Transform]) -> str:
+    """The canonical text of a chain (`parse_how` reads it back)."""
+    return "+".join(step.spell() for step in steps)
+
+
+def grammar() -> str:
+    """One line for each installed transformation: what `--how` and `--allow` understand."""
+    lines = []
+    for name in sorted(entry_points(group=GROUP).names):
+        try:
+            lines.append(f"  {_named(name, name).help}")
+        except TransformError as error:
+            lines.append(f"  {name}: {error.message}")
+    return "\n".join(lines)
+
+
+def _named(name: str, text: str) -> type[Transform]:
+    points = {point.value: point for point in entry_points(group=GROUP, name=name)}
+    if not points:
+        raise TransformError(
+            f"there is no transformation {name!r} in {text!r}", remedy=f"Join steps by '+':\n{grammar()}"
+        )
+    if len(points) > 1:
+        raise TransformError(f"several plug-ins offer the transformation {name}: {', '.join(sorted(points))}")
+    (point,) = points.values()
+    try:
+        found: type[Transform] = point.load()
+    except Exception as error:
+        raise TransformError(f"the transformation {name} ({point.value}) can't be loaded: {error}") from error
+    return found
+
+
+def derive(source: Path, how: str, out: Path, context: DeriveContext, *, overwrite: bool = False) -> Derived:
+    """Make a derivative and, where the spec is known, its sidecar `OUT.spec.json`.
+
+    A step that `out` or a later step calls for is put in: `prune:magnitude:0.5` of a .pt2 with an `out` that ends in
+    .onnx also compiles. Nothing is left behind on failure.
+
+    Raises:
+        TransformError: the chain can't be read, planned or run; `out` is the source or exists already.
+        MissingExtra: a package that a step needs is not installed.
+    """
+    steps = plan(source, parse_how(how), out)
+    _check_out(source, out, overwrite, context.spec is not None)
+    for step in steps:
+        step.transform.check(context)
+    try:
+        with workspace(out.parent) as folder:
+            made = _run(source, steps, folder, context)
+            spec = _spec_of(made, context.spec)
+            digest = sha256_of(made)
+            _publish(made, out, spec, folder)
+    except OSError as error:
+        raise TransformError(f"{out} can't be written: {error.strerror or error}") from error
+    return Derived(out, spell([step.transform for step in steps]), digest, spec)
+
+
+def _run(source: Path, steps: Sequence[Step], folder: Path, context: DeriveContext) -> Path:
+    current = source
+    for number, step in enumerate(steps):
+        made = folder / f"step-{number}{suffix_of(step.format)}"
+        step.transform.apply(current, made, context)
+        if current != source:
+            current.unlink()
+        current = made
+    current.chmod(current.stat().st_mode & 0o666)  # some converters leave executables
+    return current
+
+
+def _check_out(source: Path, out: Path, overwrite: bool, sidecar: bool) -> None:
+    if out.exists() and source.exists() and out.samefile(source):
+        raise TransformError("the derivative can't replace its source", remedy="Give another --out.")
+    if not out.parent.is_dir():
+        raise TransformError(f"{out.parent} is no folder", remedy="Make it first.")
+    for path in (out, sidecar_path(out)) if sidecar else (out,):
+        if path.is_dir() or (path.exists() and not overwrite):
+            raise TransformError(f"{path} exists already", remedy="Give another --out, or remove it.")
+
+
+def _spec_of(path: Path, spec: InputSpec | None) -> InputSpec | None:
+    """The source's spec with the dtype of the derived file: layout and shape stay, whatever the steps."""
+    if spec is None:
+        return None
+    format = format_of(path)
+    if format == "tflite":
+        from fingerprint.transforms.weights.flatbuffer import input_dtype
+
+        return replace(spec, dtype=input_dtype(path))
+    return spec
+
+
+def _publish(made: Path, out: Path, spec: InputSpec | None, folder: Path) -> None:
+    """Put the sidecar and the model in place; an interrupt in between leaves neither."""
+    sidecar = sidecar_path(out)
+    if spec is None:
+        made.replace(out)
+        return
+    fresh = not sidecar.exists()
+    temporary = folder / "spec.json"
+    temporary.write_text(json.dumps(spec.to_dict(), indent=1) + "\n")
+    try:
+        temporary.replace(sidecar)
+        made.replace(out)
+    except BaseException:
+        if fresh:
+            sidecar.unlink(missing_ok=True)
+        raise

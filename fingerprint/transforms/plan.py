@@ -1,0 +1,82 @@
+"""Which steps a chain needs: the ones that were asked for, and the conversions between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fingerprint.errors import TransformError
+from fingerprint.transforms.compile import Compile
+from fingerprint.transforms.files import EDITABLE, SUFFIXES, format_of
+from fingerprint.transforms.interface import Transform, WeightTransform
+from fingerprint.transforms.quantize_files import FileQuantization
+
+
+@dataclass(frozen=True)
+class Step:
+    """A transformation and the format of what it makes."""
+
+    transform: Transform
+    format: str
+
+
+def plan(source: Path, chain: Sequence[Transform], out: Path) -> tuple[Step, ...]:
+    """The chain with the conversions that it needs put in.
+
+    Raises:
+        TransformError: `out` has no suffix that names a format, or no step leads there.
+    """
+    format = start = format_of(source)
+    wanted = SUFFIXES.get(out.suffix.lower(), (start,) if out.suffix == source.suffix else ())
+    if not wanted:
+        raise TransformError(f"{out.name}: the suffix names no format", remedy=f"Use one of {', '.join(SUFFIXES)}.")
+    steps: list[Step] = []
+    quantized = False
+    for index, transform in enumerate(chain):
+        if isinstance(transform, FileQuantization):
+            target = _container(transform, chain[index + 1 :], wanted, format)
+            if target != format:
+                steps.append(_step(Compile.to(target), format))
+                format = target
+            quantized = True
+        if isinstance(transform, Compile) and quantized:
+            _check_made(transform, format)
+            continue
+        steps.append(_step(transform, format))
+        format = steps[-1].format
+    if format not in wanted:
+        if quantized:
+            _check_made(Compile.to(wanted[0]), format)
+        steps.append(_step(Compile.to(wanted[0]), format))
+    return tuple(steps)
+
+
+def _check_made(step: Compile, format: str) -> None:
+    """A compile step behind a quantization of files ran before it. Raise TransformError if it could not."""
+    if step.format != format or step.half:
+        raise TransformError(
+            f"a quantized {format} file can't be converted by {step.spell()}",
+            remedy=f"Write {step.spell()} before the quantization.",
+        )
+
+
+def _step(transform: Transform, format: str) -> Step:
+    """The step from a source of this format.
+
+    Raises:
+        TransformError: it can't start there.
+    """
+    if isinstance(transform, (Compile, FileQuantization)):
+        transform.check_format(format)
+    elif isinstance(transform, WeightTransform) and format not in EDITABLE:
+        raise TransformError(
+            f"the weights of a {format} file can't be edited", remedy="Editable: " + ", ".join(EDITABLE) + "."
+        )
+    return Step(transform, transform.format if isinstance(transform, Compile) else format)
+
+
+def _container(step: FileQuantization, later: Sequence[Transform], wanted: Sequence[str], now: str) -> str:
+    """The format in which a file quantization runs: what the next compile step makes, else what `out` is, else now."""
+    following = next((t.format for t in later if isinstance(t, Compile)), wanted[0])
+    return following if following in step.formats else now

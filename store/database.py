@@ -1,0 +1,239 @@
+"""The database: fingerprints, runs and results in one SQLite file, encrypted tensors in a folder beside it.
+
+One writer, many readers. Tensors and data keys are on the disk before the row that names them is committed, so that a
+process killed at any point loses no acknowledged record and leaves at most files that belong to none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeAlias
+
+from fingerprint.errors import Tampered
+from fingerprint.limits import DEFAULT, Limits
+from store import index
+from store import runs as run_table
+from store.blobs import DataKeys, TensorFiles
+from store.connection import Connection, connect, read_only
+from store.home import Home
+from store.index import Rows
+from store.rows import FingerprintRow, ResultRow, RunKind, RunRow, describe
+
+if TYPE_CHECKING:
+    from fingerprint.record import Fingerprint, Manifest
+    from store.check import Problem
+    from store.keys import Keys
+    from store.sealing import Sealed
+
+    Problems: TypeAlias = list[Problem]  # `list` is a method in the class below
+    Results: TypeAlias = list[dict[str, object]]
+    Runs: TypeAlias = list[RunRow]
+
+
+class Database:
+    """An open database. Use it as a context manager; threads may share it, and one uses it at a time.
+
+    Every method may raise `Tampered` (stored bytes are not what was stored) and `StoreError` (`DatabaseBusy`, a disk
+    that is full or fails); methods that write may raise `DatabaseReadOnly`.
+    """
+
+    def __init__(self, connection: Connection, home: Home, limits: Limits = DEFAULT) -> None:
+        self._connection = connection
+        self._limits = limits
+        self._tensors = TensorFiles.beside(connection.path, limits)
+        self._data_keys = DataKeys(home.secrets, limits)
+        self.path = connection.path
+        self.home = home
+
+    @classmethod
+    def open(
+        cls, path: Path, home: Home, readonly: bool = False, create: bool = True, limits: Limits = DEFAULT
+    ) -> Database:
+        """Open `path`. With `readonly`, a database that does not exist reads as empty, and nothing is created.
+
+        Raises:
+            NotFound: it does not exist, and neither `create` nor `readonly` is set.
+            DatabaseReadOnly: it or its folder can't be written, and `readonly` is not set.
+            DatabaseBusy: another process holds it for longer than the busy timeout.
+            Tampered: the file is no database, or damaged.
+            StoreError: not a fingerprint database, written by a newer release, or on a network file system.
+        """
+        return cls(connect(path.resolve(), readonly=readonly, create=create, limits=limits), home, limits)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add(self, sealed: Sealed, replace: bool = False) -> FingerprintRow:
+        """Store a record that `seal` made or `exchange.read` checked. One that is there already is left as it is.
+
+        Raises:
+            NameTaken: the name is used, `replace` is False, and the record does not say that it follows that one.
+        """
+        if self._connection.readonly:
+            raise read_only(self.path)
+        row = describe(sealed.manifest, sealed.id, sealed.key_ids, 1, run_table.now())
+        given = (hashlib.sha256(sealed.envelope).hexdigest(), hashlib.sha256(sealed.tensors).hexdigest())
+        if given != (row.id, row.tensors_sha256):
+            raise Tampered("the sealed record is not the one that its id and manifest name")
+        self._require_free(row, replace)
+        self._tensors.write(sealed.tensors)
+        if sealed.data_key is not None:
+            self._data_keys.write(row.tensors_sha256, sealed.data_key)
+        with self._connection.transaction():
+            existing = self._require_free(row, replace)
+            return existing or index.insert(self._connection, row, sealed.envelope)
+
+    def _require_free(self, row: FingerprintRow, replace: bool) -> FingerprintRow | None:
+        """The row of the same id if there is one, else None. Raises NameTaken."""
+        existing = index.by_id(self._connection, row.id)
+        if existing is None:
+            index.require_free(index.by_name(self._connection, row.name), row, replace)
+        return existing
+
+    def list(self) -> Rows:
+        """Every version of every record, by name and version."""
+        return index.all_rows(self._connection)
+
+    def latest(self) -> Rows:
+        """The latest version of every name."""
+        return index.latest_rows(self._connection)
+
+    def find(self, text: str) -> FingerprintRow:
+        """Resolve an id, a name (its latest version) or the start of an id (4 digits or more).
+
+        Raises:
+            NotFound: nothing or several; the remedy names what looks like it.
+        """
+        return index.find(self._connection, text)
+
+    def envelope(self, row: FingerprintRow) -> bytes:
+        """The stored bytes of the signed envelope, not checked."""
+        return index.envelope_of(self._connection, row.id)
+
+    def manifest(self, row: FingerprintRow, keys: Keys) -> Manifest:
+        """The public part of a record, after checking its signature.
+
+        Raises:
+            EvidenceError: the envelope does not hold, or the signer is not trusted.
+        """
+        from store.records import verify_row
+
+        return verify_row(row, self.envelope(row), keys)
+
+    def load(self, row: FingerprintRow, keys: Keys) -> Fingerprint:
+        """A whole record, after checking all of it.
+
+        Raises:
+            EvidenceError: any stored byte does not hold, or the signer is not trusted.
+            StoreError: its data key is not on this machine.
+        """
+        from store.sealing import open_tensors
+
+        sealed = self.sealed(row, keys)
+        return open_tensors(sealed.manifest, sealed.id, sealed.tensors, sealed.data_key)
+
+    def sealed(self, row: FingerprintRow, keys: Keys) -> Sealed:
+        """A record as it is exchanged: envelope and ciphertext checked, the data key (None if not here) not tried.
+
+        Raises:
+            EvidenceError: envelope or ciphertext does not hold, or the signer is not trusted.
+        """
+        from store.records import verify_row
+        from store.sealing import Sealed, check_ciphertext
+
+        envelope = self.envelope(row)
+        manifest = verify_row(row, envelope, keys)
+        tensors = self._tensors.read(row.tensors_sha256)
+        check_ciphertext(manifest, tensors)
+        return Sealed(row.id, envelope, tensors, self._data_keys.read(row.tensors_sha256), manifest, row.key_ids)
+
+    def export(self, row: FingerprintRow, out: Path, include_secrets: bool = False, keys: Keys | None = None) -> None:
+        """Write a record to one file, after checking it against `keys` (default: the trusted ones).
+
+        Raises:
+            EvidenceError: the record does not hold, or the signer is not trusted.
+            StoreError: the file can't be written, or the data key is wanted and not on this machine.
+        """
+        from store import exchange
+        from store.keys import trusted_keys
+        from store.sealing import open_tensors
+
+        sealed = self.sealed(row, trusted_keys(self.home) if keys is None else keys)
+        if include_secrets:
+            open_tensors(sealed.manifest, sealed.id, sealed.tensors, sealed.data_key)
+        exchange.write(out, sealed, include_secrets)
+
+    def import_(self, path: Path, keys: Keys, replace: bool = False) -> FingerprintRow:
+        """Check an exported file and store what it holds.
+
+        Raises:
+            EvidenceError: any byte does not hold, or the signer is not trusted.
+            NameTaken: as `add`.
+            StoreError: the file can't be read.
+        """
+        from store import exchange
+
+        return self.add(exchange.read(path, keys, self._limits), replace)
+
+    def start_run(self, kind: RunKind, parameters: Mapping[str, object], tool_version: str) -> str:
+        """Record that a verify or audit begins; returns the run's id."""
+        return run_table.start(self._connection, kind, parameters, tool_version)
+
+    def add_results(self, run_id: str, rows: Iterable[ResultRow]) -> None:
+        """Store results of a run that goes on, all or none."""
+        run_table.add_results(self._connection, run_id, rows)
+
+    def finish_run(self, run_id: str) -> None:
+        """Record that a run ended."""
+        run_table.finish(self._connection, run_id)
+
+    def runs(self) -> Runs:
+        """Every run, oldest first."""
+        return run_table.all_runs(self._connection)
+
+    def run(self, run_id: str) -> RunRow:
+        """One run. Raises NotFound."""
+        return run_table.by_id(self._connection, run_id)
+
+    def results(self, run_id: str) -> Results:
+        """The results of a run, in the order in which they were added. Raises NotFound."""
+        return run_table.results(self._connection, run_id)
+
+    def known(
+        self,
+        suspect_sha256: str,
+        fingerprint_id: str,
+        settings_sha256: str,
+        statuses: Collection[str] = run_table.DECIDED,
+    ) -> dict[str, object] | None:
+        """The newest stored result for exactly this question, or None."""
+        found = self.known_suspects((suspect_sha256,), (fingerprint_id,), settings_sha256, statuses)
+        return found.get((suspect_sha256, fingerprint_id))
+
+    def known_suspects(
+        self,
+        suspects: Iterable[str],
+        fingerprints: Iterable[str],
+        settings_sha256: str,
+        statuses: Collection[str] = run_table.DECIDED,
+    ) -> dict[tuple[str, str], dict[str, object]]:
+        """(suspect digest, fingerprint id) -> the newest stored result, for as many as are known, in one query."""
+        return run_table.known(self._connection, suspects, fingerprints, settings_sha256, statuses)
+
+    def check(self, keys: Keys) -> Problems:
+        """Look at every stored byte. No problem of kind "error" means that all evidence holds."""
+        from store.check import check
+
+        return [*check(self._connection, self._tensors, self._data_keys, keys)]

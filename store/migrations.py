@@ -1,0 +1,94 @@
+"""The schema, as steps that are applied once each. Never edit a step that was released: add one.
+
+Imported only when a database is created, upgraded or checked, for it pulls in sqlite-utils.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import cast
+
+import sqlite_utils
+from sqlite_utils import Migrations
+
+from store.schema import APPLICATION_ID, MIGRATION_SET, VERSION
+
+MIGRATIONS = Migrations(MIGRATION_SET)
+
+
+@MIGRATIONS()
+def m001_fingerprints_and_runs(database: sqlite_utils.Database, /) -> None:
+    """First release. `envelope` is the truth and stands last; every other column is an index to it."""
+    database.executescript(
+        """
+        CREATE TABLE fingerprints (
+            id TEXT PRIMARY KEY NOT NULL,
+            name TEXT NOT NULL,
+            version INTEGER NOT NULL CHECK (version > 0),
+            created TEXT NOT NULL,
+            added TEXT NOT NULL,
+            owner_sha256 TEXT NOT NULL,
+            owner_weights_sha256 TEXT,
+            owner_format TEXT NOT NULL,
+            key_ids TEXT NOT NULL,
+            evidential INTEGER NOT NULL CHECK (evidential IN (0, 1)),
+            probes INTEGER NOT NULL,
+            tensors_sha256 TEXT NOT NULL,
+            tensors_size INTEGER NOT NULL,
+            previous TEXT,
+            row_sha256 TEXT NOT NULL,
+            envelope BLOB NOT NULL,
+            UNIQUE (name, version)
+        ) STRICT;
+        CREATE INDEX fingerprints_by_owner ON fingerprints (owner_sha256);
+        CREATE TABLE runs (
+            id TEXT PRIMARY KEY NOT NULL,
+            kind TEXT NOT NULL,
+            started TEXT NOT NULL,
+            finished TEXT,
+            tool_version TEXT NOT NULL,
+            parameters TEXT NOT NULL,
+            results INTEGER,
+            row_sha256 TEXT NOT NULL
+        ) STRICT;
+        CREATE TABLE results (
+            number INTEGER PRIMARY KEY,
+            run_id TEXT NOT NULL REFERENCES runs (id),
+            position INTEGER NOT NULL,
+            suspect_sha256 TEXT,
+            suspect_path TEXT NOT NULL,
+            format TEXT,
+            runtime TEXT,
+            fingerprint_id TEXT,
+            settings_sha256 TEXT,
+            status TEXT NOT NULL,
+            row TEXT NOT NULL,
+            row_sha256 TEXT NOT NULL,
+            UNIQUE (run_id, position)
+        ) STRICT;
+        CREATE INDEX results_known ON results (suspect_sha256, fingerprint_id, settings_sha256, status, number);
+        """
+    )
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Apply what is pending. The caller holds the write transaction, so that all of it happens or nothing."""
+    MIGRATIONS.apply(sqlite_utils.Database(connection, execute_plugins=False, strict=True))
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def schema_of(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
+    """(type, name) -> SQL of everything in a database but SQLite's own."""
+    rows = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")
+    return {(cast(str, kind), cast(str, name)): cast(str, sql) for kind, name, sql in rows}
+
+
+def expected_schema() -> dict[tuple[str, str], str]:
+    """The schema that `migrate` gives a new database."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        migrate(connection)
+        return schema_of(connection)
+    finally:
+        connection.close()

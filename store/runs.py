@@ -1,0 +1,154 @@
+"""The tables of runs and results, and what is known already."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
+
+from fingerprint.errors import NotFound, StoreError
+from store.connection import Connection, SqlValue
+from store.rows import RESULT_COLUMNS, ResultRow, RunKind, RunRow, result_value
+from store.schema import compact_json, row_digest
+
+DECIDED = ("decided",)  # statuses that need no second look
+
+SELECT_RUNS = "SELECT id, kind, started, finished, tool_version, parameters, results, row_sha256 FROM runs"
+_COLUMNS = (*RESULT_COLUMNS, "row_sha256")
+_INSERT = f"INSERT INTO results ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
+SELECT_RESULTS = f"SELECT {', '.join(_COLUMNS)} FROM results"  # noqa: S608 (constant column names)
+# CROSS JOIN keeps SQLite from reordering: every wanted key is one look-up in the index `results_known`.
+_KNOWN = """
+    SELECT results.* FROM results WHERE number IN (
+        SELECT max(number) FROM json_each(?1) AS suspects CROSS JOIN json_each(?2) AS fingerprints CROSS JOIN results
+        WHERE suspect_sha256 = suspects.value AND fingerprint_id = fingerprints.value AND settings_sha256 = ?3
+            AND status IN (SELECT value FROM json_each(?4))
+        GROUP BY suspect_sha256, fingerprint_id)
+"""
+
+
+def now() -> str:
+    """UTC, ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def start(connection: Connection, kind: RunKind, parameters: Mapping[str, object], tool_version: str) -> str:
+    """Record that a run begins; returns its id, which sorts by time.
+
+    Raises:
+        StoreError: `parameters` is not JSON, or the database can't be written.
+    """
+    started = now()
+    try:
+        text = compact_json(dict(parameters))
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"the run's parameters can't be stored: {error}") from error
+    values: dict[str, SqlValue] = {
+        "id": f"{started[:19].translate(str.maketrans('', '', '-:'))}-{secrets.token_hex(4)}",
+        "kind": kind,
+        "started": started,
+        "finished": None,
+        "tool_version": tool_version,
+        "parameters": text,
+        "results": None,
+    }
+    with connection.transaction():
+        connection.execute(
+            "INSERT INTO runs (id, kind, started, finished, tool_version, parameters, results, row_sha256) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*values.values(), row_digest("runs", values)),
+        )
+    return str(values["id"])
+
+
+def finish(connection: Connection, run_id: str) -> None:
+    """Record that a run ended, and how many results it has.
+
+    Raises:
+        NotFound: no such run.
+        StoreError: it ended before.
+    """
+    with connection.transaction():
+        values = _unfinished(connection, run_id)
+        finished, total = now(), count(connection, run_id)
+        values |= {"finished": finished, "results": total}
+        connection.execute(
+            "UPDATE runs SET finished = ?, results = ?, row_sha256 = ? WHERE id = ?",
+            (finished, total, row_digest("runs", values), run_id),
+        )
+
+
+def _unfinished(connection: Connection, run_id: str) -> dict[str, SqlValue]:
+    """Column values of a run that goes on. Raises NotFound, StoreError, Tampered."""
+    run = by_id(connection, run_id)
+    if run.finished is not None:
+        raise StoreError(f"the run {run_id} has ended already")
+    return vars(run) | {"parameters": compact_json(run.parameters)}
+
+
+def add_results(connection: Connection, run_id: str, rows: Iterable[ResultRow]) -> None:
+    """Store results of a run, all or none.
+
+    Raises:
+        NotFound: no such run.
+        StoreError: the run has ended, or a result is not JSON.
+    """
+    prepared = [row.to_sql() for row in rows]
+    with connection.transaction():
+        _unfinished(connection, run_id)
+        first = count(connection, run_id)
+        complete = [{"run_id": run_id, "position": first + i, **values} for i, values in enumerate(prepared)]
+        connection.executemany(_INSERT, [(*values.values(), row_digest("results", values)) for values in complete])
+
+
+def count(connection: Connection, run_id: str) -> int:
+    """How many results a run has so far."""
+    return int(connection.rows("SELECT count(*) FROM results WHERE run_id = ?", (run_id,))[0][0])
+
+
+def all_runs(connection: Connection) -> list[RunRow]:
+    """Every run, oldest first. Raises Tampered."""
+    return [RunRow.from_sql(row) for row in connection.rows(f"{SELECT_RUNS} ORDER BY started, id")]
+
+
+def by_id(connection: Connection, run_id: str) -> RunRow:
+    """One run.
+
+    Raises:
+        NotFound: no such run.
+        Tampered: its row does not hold.
+    """
+    found = connection.rows(f"{SELECT_RUNS} WHERE id = ?", (run_id,))
+    if not found:
+        raise NotFound(f"there is no run {run_id!r} in {connection.path}")
+    return RunRow.from_sql(found[0])
+
+
+def results(connection: Connection, run_id: str) -> list[dict[str, object]]:
+    """The results of a run, in the order in which they were added.
+
+    Raises:
+        NotFound: no such run.
+        Tampered: a row does not hold.
+    """
+    by_id(connection, run_id)
+    return [
+        result_value(row) for row in connection.rows(f"{SELECT_RESULTS} WHERE run_id = ? ORDER BY position", (run_id,))
+    ]
+
+
+def known(
+    connection: Connection,
+    suspects: Iterable[str],
+    fingerprints: Iterable[str],
+    settings_sha256: str,
+    statuses: Collection[str] = DECIDED,
+) -> dict[tuple[str, str], dict[str, object]]:
+    """(suspect digest, fingerprint id) -> the newest stored result under the same settings, where there is one.
+
+    Raises:
+        Tampered: a row that was found does not hold.
+    """
+    wanted = [compact_json(sorted(set(values))) for values in (suspects, fingerprints)]
+    found = connection.rows(_KNOWN, (*wanted, settings_sha256, compact_json(list(statuses))))
+    return {(row["suspect_sha256"], row["fingerprint_id"]): result_value(row) for row in found}

@@ -1,0 +1,26 @@
+"""What identifies a database of this tool, and the digest that every row carries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+APPLICATION_ID = 0x444E4650  # "DNFP" in the file's header: nobody else's database is ever migrated
+MIGRATION_SET = "dnn-fingerprint"
+VERSION = 1  # PRAGMA user_version: the number of migrations that this code knows
+
+
+def compact_json(value: object) -> str:
+    """Sorted, without spaces, ASCII: the same text for the same value, whatever characters a hostile path holds.
+
+    Raises:
+        TypeError: not JSON.
+        ValueError: not JSON, or a number that is not finite.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def row_digest(table: str, values: Mapping[str, object]) -> str:
+    """SHA-256 (hex) over all columns of a row but the digest itself and blobs."""
+    return hashlib.sha256(compact_json([table, dict(values)]).encode()).hexdigest()
