@@ -68,16 +68,16 @@ class Table:
     def add(self, name: str, truth: str, result: Result | None, why: str = "") -> None:
         """One suspect; result None = could not be made."""
         verdict = result.verdict if result else None
-        lineage: str = verdict.lineage if verdict else (result.status if result else "not made")
+        lineage: str = verdict.lineage if verdict is not None else (result.status if result else "not made")
         self.rows.append(
             {
                 "suspect": name,
                 "truth": truth,
                 "lineage": lineage,
-                "match_rate": verdict.match_rate if verdict else None,
-                "p_value": verdict.p_value if verdict else None,
-                "error": verdict.error if verdict else None,
-                "bound": verdict.calibration.bound if verdict and verdict.calibration else None,
+                "match_rate": verdict.match_rate if verdict is not None else None,
+                "p_value": verdict.p_value if verdict is not None else None,
+                "error": verdict.error if verdict is not None else None,
+                "bound": verdict.calibration.bound if verdict is not None and verdict.calibration else None,
                 "right": None if result is None else (lineage == "derived") == (truth == "derived"),
                 "why": why or (result.reason if result else ""),
             }

@@ -1,4 +1,4 @@
-"""Starting a suspect's runtime before anything else, even before the command line is parsed.
+"""Start-up: a suspect's runtime before anything else, even before the command line is parsed.
 
 Importing a runtime takes longer than all the rest of a small `verify`; a worker process does it while this one imports
 what it needs itself. A wrong guess costs a process that is ended unused.
@@ -6,6 +6,7 @@ what it needs itself. A wrong guess costs a process that is ended unused.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ def start(arguments: Sequence[str]) -> None:
     """Guess from raw arguments which runtimes a `verify` will need, and start their workers."""
     if arguments[:1] != ["verify"] or {"--help", "-h"} & set(arguments):
         return
+    gc.disable()  # what is imported from here on stays; collecting in between only costs time
     with suppress(Exception):  # whatever is wrong with the arguments, the parser will say it
         from fingerprint.engine.session import WorkerPool
 
@@ -62,3 +64,9 @@ def _threads(arguments: Sequence[str]) -> int:
         if name == "--threads":
             return int(value or following)
     return int(os.environ.get("FINGERPRINT_THREADS") or 0)
+
+
+def collect_again() -> None:
+    """Turn garbage collection on, once all is imported and work begins (`start` turned it off)."""
+    gc.freeze()
+    gc.enable()

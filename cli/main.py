@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
+from typing import NoReturn
 
 from cli import early
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Entry point of the console script."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")  # file names may hold anything
-    sys.exit(_run(sys.argv[1:]))
+    code = _run(sys.argv[1:])
+    if sys.gettrace() is not None:
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    os._exit(code)  # everything is closed: taking the interpreter apart would cost a tenth of a short run
 
 
 def _run(arguments: list[str]) -> int:
     try:
         early.start(arguments)
         from cli.app import run
-        from cli.group import silence_stdout
 
-        code = run(arguments)
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            silence_stdout()
-        return code
+        return _flushed(run(arguments))
     except KeyboardInterrupt:
         print("Interrupted: nothing was stored.", file=sys.stderr)
         return 130
     finally:
         early.drop()
+
+
+def _flushed(code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        from cli.group import silence_stdout
+
+        silence_stdout()
+    return code

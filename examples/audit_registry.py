@@ -16,7 +16,7 @@ folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".demo/example")
 home = Home(folder / "home")
 with Database.open(home.database, home, readonly=True) as database:
     keys = trusted_keys(home, [])
-    records = [database.load(row, keys) for row in database.list()]
+    records = [database.load(row, keys) for row in database.latest()]
 options = AuditOptions(VerifyOptions(alpha=0.05))
 found = list(audit(DirectorySource(str(folder / "suspects")).artifacts(), records, options))
 final, correction = correct(found, alpha=0.05)

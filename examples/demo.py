@@ -66,8 +66,8 @@ def derive_copies(owner: Path, data: Path) -> list[Path]:
 
 def has_litert_converter() -> bool:
     """Whether `doctor` finds a working TFLite converter."""
-    report = json.loads(fingerprint("doctor", "-f", "json", expect=(0, 1, 3)))
-    return any(c.get("name") == "litert" and c.get("usable") for c in report.get("converters", []))
+    report = json.loads(fingerprint("doctor", "-f", "json"))
+    return any(line["name"] == "litert-torch" and line["ok"] for line in report["lines"])
 
 
 def show(rows: list[dict[str, Any]]) -> bool:

@@ -10,7 +10,8 @@ import digits
 
 from fingerprint import create
 from fingerprint.api.create import CreateOptions
-from store import Database, Home, generate, load_signer, seal, trust
+from store import Database, Home, load_signer, seal
+from store.keys import generate, trust
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".demo/example")
 model = digits.save(digits.train(seed=1), folder / "release.pt2")

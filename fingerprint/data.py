@@ -115,7 +115,7 @@ def _folder_labels(names: list[str], classes: int | None) -> NDArray[np.int64] |
 def _read(
     root: Path, entries: list[_Entry], archive: zipfile.ZipFile | None, shape: tuple[int, int, int]
 ) -> Iterator[Images]:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     height, width, depth = shape
     for entry in entries:
@@ -130,23 +130,32 @@ def _read(
                 image = opened.convert("L" if depth == 1 else "RGB")
             if image.size != (width, height):
                 image = image.resize((width, height), Image.Resampling.BILINEAR)
-        except (UnidentifiedImageError, OSError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+        except (DataError, MemoryError):
+            raise
+        except Exception as error:  # a damaged file fails anywhere in Pillow, zipfile or zlib, with their own classes
             raise DataError(f"{root}: {entry.name} is no readable image: {error}") from error
         yield np.asarray(image, np.uint8).reshape(height, width, depth)
 
 
 def _from_npz(path: Path, shape: tuple[int, int, int], classes: int | None, limit: int | None) -> CleanImages:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise DataError(f"{path} is a single array, not an .npz with `images`")
+        with loaded as file:
             if "images" not in file:
                 raise DataError(f"{path} has no array `images`")
             images = file["images"]
             labels = file.get("labels")
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file fails anywhere in numpy, zipfile or zlib, with their own classes
         raise DataError(f"{path} can't be read: {error}") from error
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise DataError(f"{path}: `images` is {images.dtype} of shape {images.shape}; uint8 (N, H, W, C) is needed")
     images = images if images.ndim == 4 else images[..., None]
+    if not images.size:
+        raise DataError(f"{path} holds no images: `images` has shape {images.shape}")
     if labels is not None:
         labels = _checked_labels(path, labels, len(images), classes)
     keep = _subset([str(i) for i in range(len(images))], limit)
@@ -169,8 +178,8 @@ def _with_depth(images: Images, depth: int) -> Images:
     if images.shape[3] == 1:
         return np.repeat(images, depth, axis=3)
     if images.shape[3] == 3 and depth == 1:
-        luma = images.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-        return np.rint(luma)[..., None].astype(np.uint8)
+        luma = images.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)  # ITU-R 601-2, as Pillow does
+        return ((luma + 0x8000) >> 16)[..., None].astype(np.uint8)
     raise DataError(f"images with {images.shape[3]} channels can't be used where {depth} are needed")
 
 

@@ -92,7 +92,9 @@ def _verify(
     suspects: Sequence[Path], options: VerifyOptions, request: Request, pool: WorkerPool, terminal: Terminal
 ) -> int:
     """Verify, print, record; answer the exit code."""
-    from cli import comparing
+    import threading
+
+    from cli import comparing, early
     from cli.access import open_for_results, select
     from cli.exits import exit_code
     from cli.output import Reports
@@ -101,7 +103,8 @@ def _verify(
     from store.home import Home
     from store.keys import trusted_keys
 
-    _refuse_folders(suspects)
+    early.collect_again()
+    _check(suspects)
     home = Home.default()
     with (
         open_for_results(home, request.db, create=bool(request.against)) as database,
@@ -115,6 +118,7 @@ def _verify(
             results.append(result)
             rows.append(result.to_dict())
             reports.stream(rows[-1], final=True)
+        threading.Thread(target=pool.close, daemon=True).start()  # ending the workers takes as long as recording
         terminal.close()
         reports.finish(rows, Summary("verify"))
         recorder = comparing.Recorder(database, terminal)
@@ -125,9 +129,11 @@ def _verify(
     return exit_code([comparing.finding(r) for r in results], request.fail_on, request.expect)
 
 
-def _refuse_folders(suspects: Sequence[Path]) -> None:
+def _check(suspects: Sequence[Path]) -> None:
     from fingerprint.errors import UsageError
 
     for path in suspects:
+        if not path.exists():
+            raise UsageError(f"no such file: {path}")
         if path.is_dir():
             raise UsageError(f"{path} is a folder", remedy=f"Use: fingerprint audit {path}")

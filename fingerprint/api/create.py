@@ -242,6 +242,7 @@ class _Creation:
             data=self.data,
             seed=self._derive(f"family/{family.name}"),
             progress=self.progress,
+            batches=self.owner.batches,
         )
         before = self.owner.passes
         candidates = family.generate(context, count * OVERSAMPLE)

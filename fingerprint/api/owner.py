@@ -71,6 +71,12 @@ class Owner:
         self.classes: int
         self.module: torch.nn.Module | None = None
 
+    @property
+    def batches(self) -> tuple[int, int | None]:
+        """Smallest and largest batch that the model takes."""
+        fixed = self.model.signature.batch
+        return (fixed, fixed) if fixed else self.model.loaded.batch_range
+
     def bind(self, spec: InputSpec) -> None:
         """Fix the input spec; learn the number of classes by asking."""
         self.spec = spec
@@ -124,7 +130,7 @@ class Owner:
         from fingerprint.probes.gradient import DifferentiableOwner
         from fingerprint.transforms.weights import edit_module
 
-        copied = DifferentiableOwner(edit_module(module, transform), self.spec, self.classes)
+        copied = DifferentiableOwner(edit_module(module, transform), self.spec, self.classes, self.batches)
 
         def predict(images: Images) -> Floats:
             parts = []

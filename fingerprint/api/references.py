@@ -17,8 +17,10 @@ from fingerprint.errors import CalibrationError, FingerprintError, ModelError, S
 from fingerprint.model import InputSpec
 from fingerprint.progress import Progress
 from fingerprint.record import Family, Fingerprint, Payload, Reference
-from fingerprint.runtimes.formats import sniff
+from fingerprint.runtimes.formats import Format, sniff
 from fingerprint.spec import find_spec
+
+_CONTAINERS = (Format.ZIP, Format.NPZ, Format.ARCHIVE, Format.APK, Format.IPA)  # images, arrays, apps: no one model
 
 
 def find_references(paths: Sequence[Path]) -> list[Path]:
@@ -39,7 +41,9 @@ def find_references(paths: Sequence[Path]) -> list[Path]:
 
 
 def _models(folder: Path) -> Iterator[Path]:
-    yield from (p for p in sorted(folder.rglob("*")) if p.is_file() and p.stat().st_size and sniff(p) is not None)
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.stat().st_size and sniff(path) not in (None, *_CONTAINERS):
+            yield path
 
 
 class ReferenceMeter:

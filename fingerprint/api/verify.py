@@ -25,7 +25,15 @@ from fingerprint.decision.verdict import Verdict
 from fingerprint.engine.sealed import SealedFile
 from fingerprint.engine.session import SuspectSession, WorkerPool
 from fingerprint.engine.settle import Settled, candidates, settle
-from fingerprint.errors import FingerprintError, MissingExtra, ModelError, SpecError, UsageError, WorkerError
+from fingerprint.errors import (
+    FingerprintError,
+    MissingExtra,
+    ModelError,
+    SpecError,
+    UnreadableModel,
+    UsageError,
+    WorkerError,
+)
 from fingerprint.model import Floats, InputSpec
 from fingerprint.progress import Progress, Silent
 from fingerprint.record import Fingerprint, canonical
@@ -128,11 +136,14 @@ class Verifier:
         suspect = Suspect(path=str(path))
         try:
             with SealedFile.of(path) as sealed:
+                suspect = Suspect(str(path), sealed.sha256, sealed.format)
                 runtime = runtime_for(sealed.format).name if sealed.format else None
-                suspect = Suspect(str(path), sealed.sha256, sealed.format, runtime)
+                suspect = replace(suspect, runtime=runtime)
                 return self._once(_Examination(self, suspect, path, sealed))
-        except (ModelError, WorkerError, MissingExtra) as error:
+        except (ModelError, WorkerError, MissingExtra, SpecError) as error:  # SpecError: a broken sidecar beside it
             return [self._undecided(suspect, f, error) for f in self.fingerprints]
+        except UsageError as error:  # gone since it was listed, or no regular file
+            return [self._undecided(suspect, f, UnreadableModel(error.message)) for f in self.fingerprints]
 
     def _once(self, examination: _Examination) -> list[Result]:
         """Results of an examination, or those of an earlier one of the same content under the same spec."""
@@ -153,7 +164,7 @@ class Verifier:
     @staticmethod
     def _undecided(suspect: Suspect, fingerprint: Fingerprint, error: FingerprintError) -> Result:
         status: Status = getattr(error, "status", "unsupported")
-        return Result(suspect, reference(fingerprint), status, error.diagnosis().replace("\n", " "))
+        return Result(suspect, reference(fingerprint), status, ". ".join(error.diagnosis().splitlines()))
 
     @cached_property
     def data_identity(self) -> str | None:

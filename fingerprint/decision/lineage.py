@@ -17,7 +17,7 @@ from fingerprint.decision.distributions import binomial_tail, hypergeometric_tai
 from fingerprint.decision.null import MINIMUM_FITTED, BetaBinomialNull, ConformalNull, NormalNull, Null
 from fingerprint.decision.statistics import fisher_z
 from fingerprint.decision.verdict import CalibrationKind, CalibrationUsed, FamilyResult, Verdict
-from fingerprint.record import Copy, FamilyMatch, Manifest
+from fingerprint.record import Copy, Family, FamilyMatch, Manifest
 
 LABEL_SHARE = 0.8  # of a family's alpha, where soft outputs can be used too
 POWER_NEEDED = 0.95  # against every listed transformation, before `unrelated` is said
@@ -80,24 +80,28 @@ class LineageTest:
         self.kind, self.why_not = choose_calibration(manifest, settings)
         self._label: dict[str, Null] = {}
         self._soft: dict[str, Null] = {}
+        self._fewest: dict[tuple[str, int, float], int | None] = {}  # see `_needed`
         if self.kind in ("conformal", "fitted"):
             for family in manifest.families:
-                self._fit(family.name, family.count)
+                self._fit(family)
 
-    def _fit(self, name: str, count: int) -> None:
+    def _fit(self, family: Family) -> None:
+        name, count = family.name, family.count
         references = self.manifest.references
         authors = [r.author for r in references]
         matches = [r.families[name].matches for r in references]
         correlations = [r.families[name].correlation for r in references]
         z = [fisher_z(c) for c in correlations if c is not None]
-        if self.kind == "conformal":
-            self._label[name] = ConformalNull(tuple(float(m) for m in matches))
-            if len(z) == len(references):
-                self._soft[name] = ConformalNull(tuple(z))
-        else:
-            self._label[name] = BetaBinomialNull(matches, count, authors)
-            if len(z) == len(references):
-                self._soft[name] = NormalNull(z, authors)
+        conformal = self.kind == "conformal"
+        self._label[name] = (
+            ConformalNull(tuple(float(m) for m in matches)) if conformal else BetaBinomialNull(matches, count, authors)
+        )
+        if len(z) < len(references):
+            return
+        soft: Null = ConformalNull(tuple(z)) if conformal else NormalNull(z, authors)
+        # A soft test that no value could pass would only take its share from the label test.
+        if soft.threshold(self.settings.alpha * family.weight * (1.0 - LABEL_SHARE) / 2) is not None:
+            self._soft[name] = soft
 
     def decide(self, measured: dict[str, FamilyMatch], queries: int, *, same_labels: bool = True) -> Verdict:
         """The verdict on one suspect.
@@ -157,20 +161,27 @@ class LineageTest:
             return []
         family = next(f for f in self.manifest.families if f.name == name)
         found = measured[name]
-        whole = found.queries == family.count
-        soft = found.correlation if whole and not self.settings.label_only and name in self._soft else None
-        label_share = family.weight * (LABEL_SHARE if soft is not None else 1.0)
-        tests = [self._label_test(name, family.count, found, label_share)]
+        soft = self._soft_value(family, found)
+        tests = [self._label_test(name, family.count, found, self._label_share(family, found))]
         if soft is not None:
             tests.append(self._soft_test(name, soft, family.weight * (1.0 - LABEL_SHARE)))
         return tests
+
+    def _soft_value(self, family: Family, found: FamilyMatch) -> float | None:
+        """The correlation to test, or None where only labels count."""
+        whole = found.queries == family.count
+        return found.correlation if whole and not self.settings.label_only and family.name in self._soft else None
+
+    def _label_share(self, family: Family, found: FamilyMatch) -> float:
+        return family.weight * (1.0 if self._soft_value(family, found) is None else LABEL_SHARE)
 
     def _label_test(self, name: str, count: int, found: FamilyMatch, share: float) -> Test:
         alpha = self.settings.alpha * share
         if self.kind == "declared":
             bound = self.manifest.declared_bound or 0.0
             p = binomial_tail(found.matches, found.queries, bound)
-            return Test(name, "label-match", share, None, min(1.0, p / share), p <= alpha, bound, 2.0)
+            # All of the share is spent within the fingerprint, none between models: in sum the same as two halves.
+            return Test(name, "label-match", share, None, min(1.0, p / share), p <= alpha, bound, 1.0)
         null = self._label[name]
         level = _total_p(null, count, found)
         threshold = null.threshold(alpha / 2)
@@ -215,18 +226,21 @@ class LineageTest:
         for family in self.manifest.families:
             if family.name not in measured or family.name not in copy:
                 continue
-            total, asked = copy[family.name].matches, measured[family.name].queries
-            needed = self._needed(family.name, family.count, asked, family.weight)
+            found = measured[family.name]
+            total, asked = copy[family.name].matches, found.queries
+            needed = self._needed(family.name, family.count, asked, self._label_share(family, found))
             if needed is not None:
                 best = max(best, hypergeometric_tail(needed, family.count, total, asked))
         return best
 
     def _needed(self, name: str, count: int, asked: int, share: float) -> int | None:
         """Fewest matches among `asked` probes that the label test accepts as derived."""
-        for k in range(asked + 1):
-            if self._label_test(name, count, FamilyMatch(matches=k, queries=asked), share).rejects:
-                return k
-        return None
+        key = (name, asked, share)
+        if key not in self._fewest:
+            each = (FamilyMatch(matches=k, queries=asked) for k in range(asked + 1))
+            accepted = (m.matches for m in each if self._label_test(name, count, m, share).rejects)
+            self._fewest[key] = next(accepted, None)
+        return self._fewest[key]
 
     def _not_derived(
         self, measured: dict[str, FamilyMatch], best: Test | None, power: float | None, same_labels: bool

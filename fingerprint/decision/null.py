@@ -21,6 +21,8 @@ from fingerprint.errors import CalibrationError
 MINIMUM_FITTED = 7  # references; below that a fitted tail says nothing
 CONFIDENCE = 0.95  # of the upper limit on a fitted tail
 AUTHOR_CORRELATION = 0.5  # assumed between two models of one author
+GRID = (40, 32)  # logit means x log overdispersions at which a fitted tail is looked at
+ZOOMS = 3  # times that the grid is laid, closer round the confidence region each time
 
 
 class Null(Protocol):
@@ -77,6 +79,8 @@ class ConformalNull:
         if 1.0 / (len(above) + 1) > gamma:
             return None
         allowed = math.floor(gamma * (len(above) + 1) + 1e-9) - 1  # references that may reach the threshold
+        if allowed >= len(above):
+            return -math.inf
         return math.nextafter(above[len(above) - allowed - 1], math.inf)
 
 
@@ -96,9 +100,14 @@ class BetaBinomialNull:
         self.confidence: float | None = CONFIDENCE
         self.probes = probes
         weights = author_weights(authors)
-        log_pmf = _beta_binomial_log_pmf(probes)  # (G, N + 1)
-        fit = log_pmf[:, np.asarray(counts)] @ weights  # (G,)
-        region = fit >= fit.max() - likelihood_drop(float(weights.sum()))
+        allowed = likelihood_drop(float(weights.sum()))
+        logit, log_over = np.linspace(-9.0, 5.0, GRID[0]), np.linspace(math.log(1e-6), math.log(0.95), GRID[1])
+        for _ in range(ZOOMS):  # the region of many references is narrower than a cell of the first grid
+            log_pmf = _beta_binomial_log_pmf(probes, logit, log_over)  # (G, N + 1)
+            fit = log_pmf[:, np.asarray(counts)] @ weights  # (G,)
+            region = fit >= fit.max() - allowed
+            cells = region.reshape(len(log_over), len(logit))
+            logit, log_over = _closer(logit, cells.any(axis=0)), _closer(log_over, cells.any(axis=1))
         pmf = np.exp(log_pmf[region])
         tails = np.cumsum(pmf[:, ::-1], axis=1)[:, ::-1]  # (R, N + 1): P(S >= s)
         self._tails = np.minimum(1.0, tails.max(axis=0))
@@ -114,12 +123,17 @@ class BetaBinomialNull:
         return float(enough[0]) if len(enough) else None
 
 
-def _beta_binomial_log_pmf(probes: int) -> NDArray[np.float64]:
-    """Log probabilities (G, N + 1) on a grid of means and overdispersions."""
-    logit = np.linspace(-9.0, 5.0, 64)
-    mean = 1.0 / (1.0 + np.exp(-logit))
-    overdispersion = np.concatenate([[1e-6], np.geomspace(1e-4, 0.95, 40)])  # 1 / (a + b + 1)
-    grid_mean, grid_over = (g.ravel() for g in np.meshgrid(mean, overdispersion))
+def _closer(axis: NDArray[np.float64], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """As many values round the part of an axis that is inside, two cells beyond it on either side."""
+    found = np.nonzero(inside)[0]
+    return np.linspace(axis[max(0, found[0] - 2)], axis[min(len(axis) - 1, found[-1] + 2)], len(axis))
+
+
+def _beta_binomial_log_pmf(
+    probes: int, logit: NDArray[np.float64], log_over: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Log probabilities (G, N + 1) on a grid of logit means and log overdispersions 1 / (a + b + 1)."""
+    grid_mean, grid_over = (g.ravel() for g in np.meshgrid(1.0 / (1.0 + np.exp(-logit)), np.exp(log_over)))
     total = 1.0 / grid_over - 1.0
     a, b = grid_mean * total, (1.0 - grid_mean) * total
     steps = np.arange(probes)

@@ -83,18 +83,23 @@ def explain(verdict: Verdict) -> str:
     """One paragraph in plain words: what was tested, what was found, at what error."""
     if verdict.decided_by == "digest":
         return "The file is byte for byte the released model; no query was needed."
-    asked = f"The suspect answered {verdict.queries} inputs and gave the owner's label on {verdict.match_rate:.0%} of the probes."
+    asked = (
+        f"The suspect answered {verdict.queries} inputs and gave the owner's label on "
+        f"{verdict.match_rate:.0%} of the probes."
+    )
     if verdict.calibration is None:
-        return f"{asked} Nothing calibrates this fingerprint, so the result can't be better than inconclusive. {verdict.reason}".strip()
-    used = verdict.calibration
+        nothing = "Nothing calibrates this fingerprint, so the result can't be better than inconclusive."
+        return f"{asked} {nothing} {verdict.reason}".strip()
+    used, error = verdict.calibration, f"{verdict.error:g}"
     how = {
-        "conformal": f"the rank among {used.n} unrelated reference models",
-        "fitted": f"a tail fitted to {used.n} unrelated reference models ({used.confidence or 0:.0%} upper limit)",
-        "declared": f"the bound that the owner declared (unrelated models match at most {used.bound or 0:.0%})",
+        "conformal": f"conformal calibration: the rank among {used.n} unrelated reference models",
+        "fitted": f"fitted calibration: a tail over {used.n} unrelated reference models, {used.confidence or 0:.0%} "
+        "upper limit",
+        "declared": f"declared calibration: the owner says that unrelated models match at most {used.bound or 0:.0%}",
     }[used.kind]
     found = {
-        "derived": f"Its behaviour is consistent with derivation from the owner's model, at error <= {verdict.error:g} by {how}",
-        "unrelated": f"It answers like an unrelated model, as judged by {how}",
-        "inconclusive": f"It can't be told apart at error {verdict.error:g} by {how}",
+        "derived": f"Its behaviour is consistent with derivation from the owner's model, at error <= {error}, by {how}",
+        "unrelated": f"It answers like an unrelated model; tested at error {error}, by {how}",
+        "inconclusive": f"It can't be told apart at error {error}, by {how}",
     }[verdict.lineage]
     return f"{asked} {found}. {verdict.reason}".strip()

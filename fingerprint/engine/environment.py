@@ -36,6 +36,7 @@ def worker_environment(
     found = {name: caller[name] for name in _KEPT if name in caller}
     found |= {"HOME": str(scratch), "TMPDIR": str(scratch), "XDG_CACHE_HOME": str(scratch)}
     found |= {"CUDA_VISIBLE_DEVICES": "", "PYTHONNOUSERSITE": "1", **_ALLOCATOR}
+    found["ORT_DISABLE_TELEMETRY"] = "1"
     found["OPENBLAS_NUM_THREADS"] = "1"  # numpy would start threads on import, and a forked child has none of them
     if threads:
         found |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}

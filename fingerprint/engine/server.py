@@ -1,10 +1,11 @@
 """A warm worker: one process that has imported a runtime and makes a fresh process for every suspect.
 
-    python -m fingerprint.engine.server RUNTIME fork|single
+    python -m fingerprint.engine.server RUNTIME fork|single [FORMAT]
 
 Its standard input is a Unix socket to the verifier. It never opens a suspect itself. In `fork` mode it is
 single-threaded and forks a child per suspect; in `single` mode (where forking after such imports is not safe) it
-becomes the first suspect's process. When the verifier hangs up, it kills what it started and ends.
+becomes the first suspect's process. FORMAT is that of the first suspect, where it is known beforehand. When the
+verifier hangs up, the server kills what it started and ends.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    runtime, problem = _prepare(name)
+    runtime, problem = _prepare(name, sys.argv[3] if len(sys.argv) > 3 else None)
     gc.enable()
     gc.freeze()
     server = Server(control, runtime, problem, Path.cwd())
@@ -49,11 +50,13 @@ def main() -> None:
         os._exit(0)
 
 
-def _prepare(name: str) -> tuple[Runtime | None, Header]:
+def _prepare(name: str, format: str | None) -> tuple[Runtime | None, Header]:
     """The preloaded runtime, or the error that every request gets."""
     try:
         runtime = runtime_named(name)
         runtime.preload()
+        if format is not None:
+            runtime.warm(format)
         return runtime, {}
     except FingerprintError as error:
         extra = error.extra if isinstance(error, MissingExtra) else None
@@ -100,12 +103,13 @@ class Server:
 
     def _open(self, header: Header, descriptors: list[int], *, single: bool) -> None:
         if self._runtime is None or len(descriptors) != _PASSED:
-            self._reply(self._problem)
+            self._reply(self._problem or {"error": "WorkerCrashed", "message": "no descriptors came with a request"})
         elif single:
             self._reply({"pid": os.getpid()})
             self._control.close()
             self._become(header, descriptors, self._scratch, 0)
         else:
+            self._runtime.warm(cast(str, header["format"]))
             self._reply({"pid": self._fork(header, descriptors)})
         for descriptor in descriptors:
             os.close(descriptor)

@@ -60,22 +60,30 @@ class WorkerPool:
         self._lock = threading.RLock()
         self._closed = False
 
-    def prestart(self, runtime_name: str) -> None:
-        """Start the worker of a runtime now, and return at once: it imports while the caller does other things."""
+    def prestart(self, runtime_name: str, format: str | None = None) -> None:
+        """Start the worker of a runtime now, and return at once: it imports while the caller does other things.
+
+        Args:
+            runtime_name: see `registry.runtime_name`.
+            format: of the first suspect, if known, so that what it needs is imported too.
+        """
         with self._lock:
             if self._closed:
                 raise WorkerCrashed("the worker pool is closed")
             if not any(self._usable(server, runtime_name) for server in self._servers):
-                self._start(runtime_name)
+                self._start(runtime_name, format)
 
-    def prestart_for(self, path: str | os.PathLike[str]) -> None:
-        """Start the worker that a file will need. Does nothing where that can't be told; never raises for the file."""
+    def prestart_for(
+        self, path: str | os.PathLike[str], *, allow_code: bool = False, factory: str | None = None
+    ) -> None:
+        """Start the worker that `open` of a file will need. Never raises for the file, and starts none in vain."""
         from fingerprint.runtimes.registry import runtime_name
 
         with contextlib.suppress(FingerprintError, OSError):
             found = sniff(path, self.limits) if Path(path).is_file() else None
-            if found is not None:
-                self.prestart(runtime_name(found))
+            wanted = found is not None and (allow_code or not carries_code(found))
+            if found is not None and wanted and (factory is not None or not needs_factory(found)):
+                self.prestart(runtime_name(found), found)
 
     def open(self, sealed: SealedFile, *, allow_code: bool = False, factory: str | None = None) -> SuspectSession:
         """Open a suspect in a process of its own.
@@ -110,7 +118,7 @@ class WorkerPool:
         return session
 
     def _open(self, name: str, request: Header, sealed: SealedFile, format: str) -> SuspectSession:
-        server = self._server(name)
+        server = self._server(name, format)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with theirs:
@@ -128,10 +136,10 @@ class WorkerPool:
             self._sessions.add(session)
         return session
 
-    def _server(self, name: str) -> WorkerServer:
+    def _server(self, name: str, format: str) -> WorkerServer:
         """A server that can open one more suspect; its place is taken."""
         with self._lock:
-            self.prestart(name)
+            self.prestart(name, format)
             server = next(server for server in self._servers if self._usable(server, name))
             server.used = True
             return server
@@ -139,8 +147,10 @@ class WorkerPool:
     def _usable(self, server: WorkerServer, name: str) -> bool:
         return server.runtime == name and not server.dead and (self._fork or not server.used)
 
-    def _start(self, name: str) -> None:
-        self._servers.append(WorkerServer(name, self.limits, self.threads, fork=self._fork, extra=self._environment))
+    def _start(self, name: str, format: str | None) -> None:
+        self._servers.append(
+            WorkerServer(name, self.limits, self.threads, fork=self._fork, extra=self._environment, format=format)
+        )
 
     def _forget(self, session: SuspectSession, server: WorkerServer) -> None:
         """A session is over; so is its server where it served that one only, or died."""

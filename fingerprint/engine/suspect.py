@@ -21,7 +21,6 @@ from fingerprint.engine.sandbox import Confinement, confine
 from fingerprint.errors import FingerprintError, MissingExtra
 from fingerprint.limits import DEFAULT
 from fingerprint.model import InputSpec
-from fingerprint.runtimes.digest import weights_sha256
 from fingerprint.runtimes.interface import LoadedModel, LoadOptions, Runtime
 
 _FIRST_FREE_FD = 3
@@ -114,6 +113,8 @@ class _Suspect:
 
     def _weights(self, header: Header) -> None:
         del header
+        from fingerprint.runtimes.digest import weights_sha256
+
         self._send({"sha256": weights_sha256(self._runtime.weights(self._path, self._format))})
 
     def _answer(self, work: Callable[[], None]) -> None:

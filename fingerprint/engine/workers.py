@@ -20,13 +20,23 @@ from fingerprint.limits import Limits
 
 _CLOSE_S = 2.0  # wall seconds for a server to end by itself
 _REPLY_S = 30.0  # wall seconds for a server to kill and reap one child
+_COMMAND = (sys.executable, "-P", "-m", "fingerprint.engine.server")
 _PIDS = 1 << 22  # largest process id on Linux
 
 
 class WorkerServer:
     """One server process for one runtime. In `single` mode it serves one suspect only."""
 
-    def __init__(self, runtime: str, limits: Limits, threads: int, *, fork: bool, extra: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        runtime: str,
+        limits: Limits,
+        threads: int,
+        *,
+        fork: bool,
+        extra: Mapping[str, str],
+        format: str | None = None,
+    ) -> None:
         import tempfile
 
         self.runtime, self.fork, self._limits = runtime, fork, limits
@@ -37,7 +47,7 @@ class WorkerServer:
         scratch = Path(self._folder.name)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "fingerprint.engine.server", runtime, "fork" if fork else "single"],
+                [*_COMMAND, runtime, "fork" if fork else "single", *([format] if format else [])],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

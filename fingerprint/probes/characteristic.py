@@ -47,7 +47,7 @@ class CharacteristicFamily(ProbeFamily):
         """See `ProbeFamily.generate`. Candidates that miss the margin are dropped."""
         if context.module is None:
             raise CreateError("characteristic examples need gradients, which this file can't give")
-        owner = DifferentiableOwner(context.module, context.spec, context.classes)
+        owner = DifferentiableOwner(context.module, context.spec, context.classes, context.batches)
         spread = self._spread(owner, context)
         names = list(self.kinds)
         shares = [count // len(names) + (i < count % len(names)) for i in range(len(names))]

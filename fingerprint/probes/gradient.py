@@ -34,8 +34,15 @@ class RoundStraightThrough(torch.autograd.Function):
 class DifferentiableOwner:
     """The owner as a function of 8-bit images in [0, 255], (B, C, H, W), to logits (B, K). Counts example-passes."""
 
-    def __init__(self, module: torch.nn.Module, spec: InputSpec, classes: int) -> None:
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        spec: InputSpec,
+        classes: int,
+        batches: tuple[int, int | None] = (1, None),
+    ) -> None:
         self.module = module
+        self._fewest, self._most = batches  # batch sizes that the module takes
         self.spec = spec
         self.classes = classes
         self.passes = 0
@@ -51,7 +58,8 @@ class DifferentiableOwner:
     @property
     def chunk(self) -> int:
         """How many probes one optimisation batch holds."""
-        return max(1, min(CHUNK_PROBES, CHUNK_PIXELS // math.prod(self.spec.shape)))
+        size = max(1, min(CHUNK_PROBES, CHUNK_PIXELS // math.prod(self.spec.shape)))
+        return size if self._most is None else min(size, self._most)
 
     def _to_input(self, images: torch.Tensor) -> torch.Tensor:
         value: torch.Tensor = torch.addcmul(self._shift, images, self._scale)
@@ -62,12 +70,15 @@ class DifferentiableOwner:
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """(B, K) logits of common classes; log-probabilities where the model answers probabilities."""
         self.passes += len(images)
-        answer = self.module(self._to_input(images))
+        value, count = self._to_input(images), len(images)
+        if count < self._fewest:
+            value = torch.cat([value, value[:1].expand(self._fewest - count, *value.shape[1:])])
+        answer = self.module(value)
         if isinstance(answer, dict):
             answer = list(answer.values())
         output: torch.Tensor = answer[0] if isinstance(answer, (tuple, list)) else answer
         offset = self.spec.class_offset
-        output = output.flatten(1)[:, offset : offset + self.classes]
+        output = output[:count].flatten(1)[:, offset : offset + self.classes]
         if self._probabilities is None:
             total = output.detach().sum(1)
             self._probabilities = bool(output.min() >= 0) and bool(((total - 1.0).abs() < 0.02).all())

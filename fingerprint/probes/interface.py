@@ -30,9 +30,10 @@ class ProbeContext:
     """What a family may use.
 
     predict: the owner's outputs on 8-bit images, (N, K) cut to the common classes. module: the owner as a
-    differentiable torch module in eval mode that takes *model input*, or None. survival: margins of the target label on compressed
-    copies of the owner; below zero the label is lost.
+    differentiable torch module in eval mode that takes *model input*, or None. survival: margins of the target label
+    on compressed copies of the owner; below zero the label is lost.
     data: clean images, if any. seed: bytes that decide all randomness of this family.
+    batches: smallest and largest batch that the module takes (None: no limit).
     """
 
     predict: Predict
@@ -43,13 +44,14 @@ class ProbeContext:
     data: CleanImages | None
     seed: bytes
     progress: Progress
+    batches: tuple[int, int | None] = (1, None)
 
 
 @dataclass(frozen=True)
 class Candidates:
     """Candidate probes. images (N, H, W, C) uint8; targets (N,) the label that the owner gives them; kind (N,) names;
-    passes: example-passes spent (one forward or one backward of one probe = 1); slack: margin that a compressed copy must
-    leave for a probe to count as robust."""
+    passes: example-passes spent (one forward or one backward of one probe = 1); slack: margin that a compressed copy
+    must leave for a probe to count as robust."""
 
     images: Images
     targets: Labels

@@ -16,7 +16,7 @@ from fingerprint.model import Images, Labels
 from fingerprint.progress import Progress
 
 BATCH = 128
-STEPS = 300
+STEPS = 200
 LARGEST_SIDE = 64  # larger images are average-pooled down before the first layer
 IMAGES_PER_CLASS = 10  # fewer, and a net learns nothing that screens
 
@@ -68,13 +68,13 @@ def _to_tensor(images: Images) -> torch.Tensor:
 
 
 def _build(shape: tuple[int, ...], classes: int, *, deep: bool) -> nn.Module:
-    """A VGG-like net of 3 or 5 convolutions; (B, C, H, W) in [-1, 1] to (B, classes)."""
-    widths = (32, 32, 64, 64, 96) if deep else (32, 64, 96)
+    """A VGG-like net of 3 or 4 convolutions; (B, C, H, W) in [-1, 1] to (B, classes)."""
+    widths = (16, 32, 48, 64) if deep else (32, 64, 64)
     layers: list[nn.Module] = []
     depth, side = shape[2], min(shape[0], shape[1], LARGEST_SIDE)
     for i, width in enumerate(widths):
         layers += [nn.Conv2d(depth, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-        if side >= 8 and (not deep or i % 2 == 1):
+        if side >= 8 and not (deep and i == 1):
             layers.append(nn.MaxPool2d(2))
             side //= 2
         depth = width

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fingerprint.report.interface import Report, Row, Summary
@@ -67,17 +68,27 @@ def _table(rows: Sequence[Row]) -> RenderableType:
     table.add_column("suspect", overflow="fold", ratio=None, max_width=28)
     table.add_column("verdict", overflow="fold", max_width=18)
     table.add_column("evidence", overflow="fold")
-    for row in rows:
-        table.add_row(_suspect(row), _verdict(row), _evidence(row))
+    for same in _merged(rows):
+        table.add_row(_suspect(same), _verdict(same[0]), _evidence(same[0]))
     return table
 
 
-def _suspect(row: Row) -> Text:
+def _merged(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Rows in their order; those that say nothing else of the same suspect (it can't be opened, say) together."""
+
+    def said(row: Row) -> object:
+        one = row["verdict"] is not None
+        return id(row) if one else (row["suspect"]["path"], row["status"], row["reason"])
+
+    for _, same in groupby(rows, said):
+        yield list(same)
+
+
+def _suspect(rows: Sequence[Row]) -> Text:
     from rich.text import Text
 
-    return Text.assemble(
-        printable(row["suspect"]["path"]), "\n", (f"vs {printable(row['fingerprint']['name'])}", "dim")
-    )
+    names = ", ".join(printable(row["fingerprint"]["name"]) for row in rows)
+    return Text.assemble(printable(rows[0]["suspect"]["path"]), "\n", (f"vs {names}", "dim"))
 
 
 def _verdict(row: Row) -> Text:
@@ -89,7 +100,7 @@ def _verdict(row: Row) -> Text:
     lines = [Text(verdict["lineage"], style=STYLES.get(verdict["lineage"], ""))]
     if verdict["integrity"] != "unknown":
         lines.append(Text(verdict["integrity"], style=STYLES.get(verdict["integrity"], "")))
-    if verdict["decided_by"] != "digest":
+    if verdict["calibration"] is not None:
         lines.append(Text(f"error <= {verdict['error']:.3g}"))
     return Text("\n").join(lines)
 
@@ -109,23 +120,24 @@ def _evidence(row: Row) -> Text:
 def _numbers(verdict: Mapping[str, Any]) -> list[str]:
     if verdict["decided_by"] == "digest":
         return ["the released file itself, by its digest", "0 queries"]
-    p_value = "" if verdict["p_value"] is None else f", p = {verdict['p_value']:.2g}"
     asked = plural(verdict["queries"], "query", "queries")
-    if verdict["decided_by"] == "nothing" and verdict["calibration"] is None and not verdict.get("families"):
-        return [asked]
+    why = [printable(verdict["reason"])] if verdict.get("reason") else []
+    if verdict["calibration"] is None:
+        found = [f"{percent(verdict['match_rate'])} of the probes match; {asked}"] if verdict["families"] else [asked]
+        return found + why
+    p_value = "" if verdict["p_value"] is None else f", p = {verdict['p_value']:.2g}"
     return [
         f"{percent(verdict['match_rate'])} of the probes match{p_value}",
         f"{asked}; by {printable(verdict['decided_by'])}",
         _calibration(verdict["calibration"]),
+        *why,
     ]
 
 
-def _calibration(used: Mapping[str, Any] | None) -> str:
-    if used is None:
-        return "not calibrated"
+def _calibration(used: Mapping[str, Any]) -> str:
     if used["kind"] == "declared":
-        return f"declared bound {percent(used['bound'] or 0.0)}"
-    sure = f", {percent(used['confidence'])} confidence" if used.get("confidence") else ""
+        return f"bound declared by the owner: {percent(used['bound'] or 0.0)}"
+    sure = f", {percent(used['confidence'])} confidence" if used["confidence"] else ""
     return f"{used['kind']}, n = {used['n']} references{sure}, {plural(used['authors'], 'author')} stated"
 
 

@@ -97,6 +97,10 @@ class Runtime(ABC):
             MissingExtra: not installed.
         """
 
+    def warm(self, format: str) -> None:
+        """Import what opening a file of this format needs beyond `preload`. Opens nothing; may do nothing."""
+        del format
+
     @abstractmethod
     def load(self, path: Path, format: str, options: LoadOptions) -> LoadedModel:
         """Open a file (a sealed copy).

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Protocol, TypedDict
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,31 +13,10 @@ from fingerprint.errors import UnreadableModel, UnsupportedModel
 from fingerprint.model import Floats, Signature
 from fingerprint.runtimes.formats import Format
 from fingerprint.runtimes.interface import LoadedModel, LoadOptions, Runtime
+from fingerprint.runtimes.litert_api import InterpreterLike, cores, ends, quiet
 from fingerprint.runtimes.packages import require, version_of
 
-_DTYPES = ("float32", "float16", "uint8", "int8", "int16", "int32", "int64")
 _QUANTIZED = ("uint8", "int8", "int16")
-
-
-class _Details(TypedDict):
-    """What LiteRT tells of a tensor."""
-
-    name: str
-    index: int
-    shape: NDArray[np.int32]
-    shape_signature: NDArray[np.int32]
-    dtype: type[np.generic]
-    quantization: tuple[float, int]
-
-
-class _Interpreter(Protocol):
-    def allocate_tensors(self) -> None: ...
-    def resize_tensor_input(self, index: int, shape: tuple[int, ...]) -> None: ...
-    def get_input_details(self) -> list[_Details]: ...
-    def get_output_details(self) -> list[_Details]: ...
-    def set_tensor(self, index: int, value: NDArray[np.generic]) -> None: ...
-    def invoke(self) -> None: ...
-    def get_tensor(self, index: int) -> NDArray[np.generic]: ...
 
 
 class LiteRtModel(LoadedModel):
@@ -51,9 +28,9 @@ class LiteRtModel(LoadedModel):
 
     def __init__(self, path: Path, threads: int) -> None:
         self._path = path
-        self._threads = threads or _cores()
+        self._threads = threads or cores()
         self._interpreter = self._open()
-        self._input, self._output = _ends(self._interpreter)
+        self._input, self._output = ends(self._interpreter)
         self._given = tuple(int(size) for size in self._input["shape"])
         self._batch = self._given[0] if self._given else 1
         self._resizable, self._proven = True, False
@@ -108,12 +85,12 @@ class LiteRtModel(LoadedModel):
             return (answer.astype(np.float32) - np.float32(zero)) * np.float32(scale)
         return np.asarray(answer, np.float32)
 
-    def _open(self) -> _Interpreter:
+    def _open(self) -> InterpreterLike:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            with _quiet():
-                interpreter: _Interpreter = Interpreter(model_path=str(self._path), num_threads=self._threads)
+            with quiet():
+                interpreter: InterpreterLike = Interpreter(model_path=str(self._path), num_threads=self._threads)
                 interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             text = _reason(error)
@@ -170,21 +147,6 @@ class LiteRtRuntime(Runtime):
         return read(path)
 
 
-def _ends(interpreter: _Interpreter) -> tuple[_Details, _Details]:
-    """The only input and the first output."""
-    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-    if len(inputs) != 1:
-        raise UnsupportedModel(f"it has {len(inputs)} inputs; one batch of images is needed")
-    if not outputs:
-        raise UnsupportedModel("it has no output")
-    for end, details in (("input", inputs[0]), ("output", outputs[0])):
-        if np.dtype(details["dtype"]).name not in _DTYPES:
-            raise UnsupportedModel(f"its {end} is {np.dtype(details['dtype']).name}, not a tensor of numbers")
-    if not len(inputs[0]["shape"]):
-        raise UnsupportedModel("its input is one number; a batch of images is needed")
-    return inputs[0], outputs[0]
-
-
 def _parts(batch: NDArray[np.generic], size: int) -> Iterator[NDArray[np.generic]]:
     """Pieces of exactly `size`; the last one is filled up with its last image."""
     for start in range(0, len(batch), size):
@@ -193,30 +155,5 @@ def _parts(batch: NDArray[np.generic], size: int) -> Iterator[NDArray[np.generic
         yield np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
 
 
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        return os.cpu_count() or 1
-
-
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Discard what native code writes to stderr while an interpreter is made (one INFO line per delegate)."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # there is no stderr
-        yield
-        return
-    try:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 2)
-        os.close(null)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

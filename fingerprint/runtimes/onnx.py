@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol
 
@@ -117,6 +119,8 @@ class OnnxRuntime(Runtime):
     def preload(self) -> None:
         """See `Runtime.preload`."""
         self.check()
+        # Since 1.29 it reports sessions and models to its maker, and writes a device id to the home folder.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime  # noqa: F401
 
     def load(self, path: Path, format: str, options: LoadOptions) -> OnnxModel:
@@ -160,9 +164,11 @@ def _dimensions(node: _Node) -> tuple[int | None, ...]:
 
 
 def _reason(error: Exception) -> str:
-    """The last part of an error message, in one line."""
-    text = str(error).rsplit(" : ", 1)[-1]
-    return " ".join(text.split())[:300] or type(error).__name__
+    """What an error message says, in one line, without codes, file names and places in ONNX Runtime's source."""
+    text = " ".join(str(error).rsplit(" : ", 1)[-1].split())
+    text = re.sub(r"^Load model from \S+ failed: ?", "", text)
+    text = re.sub(r"^/\S+:\d+ .*\) (?=[A-Z])", "", text)
+    return text[:300] or type(error).__name__
 
 
 def _refuse(error: Exception) -> NoReturn:

@@ -69,8 +69,21 @@ def static(source: str, out: str, inputs: str) -> None:
     rows = [np.resize(data[i : i + batch], (batch, *data.shape[1:])) for i in range(0, len(data), batch)]
     work = quantizer.Quantizer(signed)
     work.load_quantization_recipe(recipe.static_wi8_ai8())
-    ranges = work.calibrate({signature: [{names["inputs"][0]: row} for row in rows]}, num_threads=os.cpu_count() or 1)
-    work.quantize(ranges).export_model(out)
+    work.quantize(ranges(signed, {signature: [{names["inputs"][0]: row} for row in rows]})).export_model(out)
+
+
+def ranges(source: str, samples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Smallest and largest value of each tensor. The quantizer's own moving average of them clips what is rare."""
+    from ai_edge_quantizer import calibrator, recipe, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils
+
+    manager = recipe_manager.RecipeManager()
+    manager.load_quantization_recipe(recipe.static_wi8_ai8())
+    threads, update = os.cpu_count() or 1, qsv_utils.min_max_update
+    work = calibrator.Calibrator(Path(source).read_bytes(), num_threads=threads, qsv_update_func=update)
+    work.calibrate(samples, manager)
+    found: dict[str, Any] = work.get_model_qsvs()
+    return found
 
 
 def with_signature(source: str, signed: str) -> str:

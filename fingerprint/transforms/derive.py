@@ -12,7 +12,7 @@ from fingerprint.errors import TransformError
 from fingerprint.model import InputSpec
 from fingerprint.spec import sidecar_path
 from fingerprint.transforms.files import format_of, sha256_of, suffix_of, workspace
-from fingerprint.transforms.interface import DeriveContext, Transform
+from fingerprint.transforms.interface import DeriveContext, Transform, WeightTransform
 from fingerprint.transforms.plan import Step, plan
 
 GROUP = "fingerprint.transforms"
@@ -85,8 +85,7 @@ def derive(source: Path, how: str, out: Path, context: DeriveContext, *, overwri
     """
     steps = plan(source, parse_how(how), out)
     _check_out(source, out, overwrite, context.spec is not None)
-    for step in steps:
-        step.transform.check(context)
+    _check_needs(steps, context)
     try:
         with workspace(out.parent) as folder:
             made = _run(source, steps, folder, context)
@@ -96,6 +95,16 @@ def derive(source: Path, how: str, out: Path, context: DeriveContext, *, overwri
     except OSError as error:
         raise TransformError(f"{out} can't be written: {error.strerror or error}") from error
     return Derived(out, spell([step.transform for step in steps]), digest, spec)
+
+
+def _check_needs(steps: Sequence[Step], context: DeriveContext) -> None:
+    """Find out what is missing before minutes are spent."""
+    from fingerprint.transforms.litert import converter_python
+
+    for step in steps:
+        step.transform.check(context)
+        if step.format == "tflite" and not isinstance(step.transform, WeightTransform):
+            converter_python()
 
 
 def _run(source: Path, steps: Sequence[Step], folder: Path, context: DeriveContext) -> Path:

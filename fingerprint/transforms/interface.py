@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fingerprint.model import Images, InputSpec
 
 Weights = dict[str, NDArray[np.float32]]  # weight tensors (two or more dimensions) by name
-Axes = Mapping[str, int]  # which axis of a weight tensor counts output channels, by name; absent = 0
+Axes = Mapping[str, int]  # the axis of a weight that counts output channels, by name; absent = 0, may be negative
 NO_AXES: Axes = MappingProxyType({})
 
 

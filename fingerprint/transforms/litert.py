@@ -23,7 +23,7 @@ from fingerprint.transforms.interface import DeriveContext
 VARIABLE = "FINGERPRINT_CONVERTER_PYTHON"
 CONVERT_S = 1800.0  # wall seconds that one conversion may take
 _SCRIPT = Path(__file__).with_name("_litert_worker.py")
-_PACKAGES = "'litert-torch>=0.10' 'ai-edge-quantizer>=0.5'"
+_PACKAGES = "'litert-torch>=0.10' 'ai-edge-quantizer>=0.10'"
 _TAIL = 12  # lines of the converter's stderr that an error shows
 
 

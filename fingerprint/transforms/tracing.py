@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
+
+Mode = Literal["real", "symbolic"]
 
 
 def export_module(
@@ -21,7 +23,8 @@ def export_module(
 
     with torch.no_grad():
         if len(zeros(2)) == 2 and _keeps_batch(module, zeros(2)):
-            for mode in ("symbolic", "real") if traced else (None,):
+            modes: tuple[Mode | None, ...] = ("symbolic", "real") if traced else (None,)
+            for mode in modes:
                 try:
                     shapes = ({0: torch.export.Dim("batch", min=1)},)
                     return torch.export.export(_traced(module, zeros(2), mode), (zeros(2),), dynamic_shapes=shapes)
@@ -36,7 +39,7 @@ def open_batch(graph: torch.fx.GraphModule) -> None:
 
     reshapes = (torch.ops.aten.reshape.default, torch.ops.aten.view.default)
     for node in graph.graph.nodes:
-        if node.op != "call_function" or node.target not in reshapes:
+        if node.op != "call_function" or node.target not in reshapes or not node.args[1]:
             continue
         sizes = list(node.args[1])
         known = [size for size in sizes if isinstance(size, int)]
@@ -58,7 +61,7 @@ def _keeps_batch(module: torch.nn.Module, example: torch.Tensor) -> bool:
     return isinstance(first, torch.Tensor) and first.ndim > 0 and len(first) == len(example)
 
 
-def _traced(module: torch.nn.Module, example: torch.Tensor, mode: str | None) -> torch.nn.Module:
+def _traced(module: torch.nn.Module, example: torch.Tensor, mode: Mode | None) -> torch.nn.Module:
     import torch
     from torch.fx.experimental.proxy_tensor import make_fx
 

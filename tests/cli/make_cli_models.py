@@ -117,6 +117,32 @@ def odd_files(folder: Path, owner: Path) -> None:
     torch.save({"x": Bomb(folder / "MARKER")}, folder / "bomb-zip.pth")
 
 
+def slow_file(path: Path) -> None:
+    """A model that takes many seconds to answer: products of large matrices that depend on its input."""
+    size, products = 1500, 60
+    constants = [
+        numpy_helper.from_array(np.full((size, size), 1e-3, np.float32), "m"),
+        numpy_helper.from_array(np.zeros((64, 10), np.float32), "w"),
+    ]
+    nodes = [
+        helper.make_node("ReduceMean", ["input"], ["mean"], keepdims=0),
+        helper.make_node("Add", ["m", "mean"], ["p0"]),
+    ]
+    for i in range(products):
+        nodes += [
+            helper.make_node("MatMul", [f"p{i}", "m"], [f"q{i}"]),
+            helper.make_node("Tanh", [f"q{i}"], [f"p{i + 1}"]),
+        ]
+    nodes += [
+        helper.make_node("ReduceMean", [f"p{products}"], ["all"], keepdims=0),
+        helper.make_node("Flatten", ["input"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["zeros"]),
+        helper.make_node("Add", ["zeros", "all"], ["output"]),
+    ]
+    write(path, nodes, constants, (1, 8, 8), 10)
+    sidecar(path)
+
+
 def main(folder: Path) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -130,9 +156,7 @@ def main(folder: Path) -> None:
     owner = trained(100, images, labels, scrambled=False)
     save_onnx(owner, folder / "owner.onnx")
     sidecar(folder / "owner.onnx", "owner")
-    exported = torch.export.export(
-        owner, (images[:2],), dynamic_shapes=({0: torch.export.Dim("n", min=1, max=65536)},)
-    )
+    exported = torch.export.export(owner, (images[:2],), dynamic_shapes=({0: torch.export.Dim("n", min=1, max=65536)},))
     torch.export.save(exported, folder / "owner.pt2")
     sidecar(folder / "owner.pt2", "owner")
     for i in range(REFERENCES + STRANGERS):
@@ -141,6 +165,7 @@ def main(folder: Path) -> None:
         save_onnx(trained(i, images, labels, scrambled=True), path)
         sidecar(path, f"author-{i}")
     odd_files(folder / "odd", folder / "owner.onnx")
+    slow_file(folder / "slow.onnx")
 
 
 if __name__ == "__main__":

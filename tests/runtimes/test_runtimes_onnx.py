@@ -1,5 +1,8 @@
 """onnx: dtypes, batches, refusals, gradients."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,3 +135,14 @@ def test_no_gradients(files: dict[str, Path], tmp_path: Path, monkeypatch: pytes
 def test_every_shared_classifier_has_gradients() -> None:
     for path in sorted((SHARED / "cifar10").glob("*.onnx"))[::3]:
         assert load(path).differentiable() is not None
+
+
+@pytest.mark.parametrize("home", ["HOME", "XDG_CACHE_HOME"])
+def test_no_telemetry(files: dict[str, Path], tmp_path: Path, home: str) -> None:
+    code = (
+        "import os; from pathlib import Path; from fingerprint.engine.local import open_local;"
+        f"open_local({str(files['onnx'])!r}); print(len(os.listdir('/proc/self/task')))"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"} | {home: str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=Path(__file__).parents[2])
+    assert not list(tmp_path.iterdir())

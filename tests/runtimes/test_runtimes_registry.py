@@ -115,7 +115,8 @@ def test_nothing_heavy_is_imported() -> None:
     code = (
         "import sys; from fingerprint.runtimes.registry import runtime_for, runtime_name; runtime_name('onnx');"
         "assert 'numpy' not in sys.modules; runtime_for('onnx'), runtime_for('tflite'), runtime_for('pt2');"
-        "heavy = {'torch', 'onnxruntime', 'ai_edge_litert', 'onnx', 'pydantic', 'importlib.metadata'} & set(sys.modules);"
+        "names = {'torch', 'onnxruntime', 'ai_edge_litert', 'onnx', 'pydantic', 'importlib.metadata'};"
+        "heavy = names & set(sys.modules);"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

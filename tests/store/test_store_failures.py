@@ -389,6 +389,31 @@ def test_killed_at_any_time(world: World, tmp_path: Path) -> None:
     survives(home, world, acknowledged)
 
 
+def test_files_are_on_the_disk_before_the_row(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a power cut could take: each file is synced, renamed, its folder synced; only then the row is committed."""
+    events: list[str] = []
+
+    def watch(name: str) -> None:
+        function = getattr(os, name)
+
+        def wrapped(*args: object, **options: object) -> object:
+            events.append(name)
+            return function(*args, **options)
+
+        monkeypatch.setattr(os, name, wrapped)
+
+    sealed = world.sealed()
+    for name in ("fsync", "replace"):
+        watch(name)
+    world.database._connection.raw.set_trace_callback(lambda sql: events.append(sql.split()[0]))
+    world.database.add(sealed)
+    world.database._connection.raw.set_trace_callback(None)
+    written = [event for event in events if event not in ("SELECT", "SAVEPOINT", "RELEASE")]
+    file = ["fsync", "replace", "fsync"]
+    folder = ["fsync"]  # of the parent of a folder that was created
+    assert written == [*folder, *file, *folder, *file, "BEGIN", "INSERT", "COMMIT"]
+
+
 # --- several writers -------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -216,3 +218,13 @@ def test_the_sidecar_holds_the_documented_fields(files: dict[str, Path], tmp_pat
     assert fields["layout"] == "NCHW"
     assert fields["dtype"] == "float32"
     assert fields["std"] == [0.2, 0.25, 0.3]
+
+
+def test_reading_a_chain_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; from fingerprint.transforms.derive import parse_how; "
+        "parse_how('prune:magnitude:0.5+quantize:int8+quantize:static:int8+compile:litert'); "
+        "print([m for m in ('torch', 'onnx', 'onnxruntime', 'ai_edge_litert') if m in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

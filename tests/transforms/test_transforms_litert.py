@@ -83,6 +83,7 @@ def test_files_without_a_signature_are_calibrated_too(files: dict[str, Path], tm
 
 
 @needs_converter
+@pytest.mark.slow
 def test_onnx_becomes_tflite(files: dict[str, Path], tmp_path: Path) -> None:
     made = derive(files["onnx"], "quantize:int8", tmp_path / "m.tflite", CONTEXT)
     assert made.how == "quantize:int8+compile:litert"

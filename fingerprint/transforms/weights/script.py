@@ -27,10 +27,7 @@ def script_axes(module: torch.jit.ScriptModule) -> dict[str, int]:
     graph: Any = module.inlined_graph
     axes: dict[str, int] = {}
     for place, axis, node in _users(graph):
-        weight = list(node.inputs())[place].node()
-        turned = weight.kind() == "aten::t"
-        name = _name(list(weight.inputs())[0].node() if turned else weight)
-        if name is not None and not turned:
+        if name := _name(list(node.inputs())[place].node()):
             axes[name] = axis
     return axes
 

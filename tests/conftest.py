@@ -1,0 +1,22 @@
+"""What all tests share: where the real models are, and one behaviour of hypothesis on slow machines."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("shared-machine", deadline=None)
+settings.load_profile("shared-machine")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real models and images. Tests that use it carry the mark `shared_data`."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("FINGERPRINT_SHARED_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no folder of real models at {folder}")
+    return folder

@@ -1,0 +1,214 @@
+"""Batching: same answers in any batch, fixed batches, the search for a size, and nonsense refused."""
+
+import math
+import time
+from pathlib import Path
+
+import engine_models
+import numpy as np
+import pytest
+from engine_models import FACTORY, IMAGES, NCHW, NHWC, expected, write_onnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from fingerprint.engine import batching
+from fingerprint.engine.adapt import Adapter
+from fingerprint.engine.batching import BatchTuner, _Search, answer
+from fingerprint.engine.local import open_local
+from fingerprint.errors import DegenerateModel, ModelError, SpecError, UnreadableModel, UnsupportedModel
+from fingerprint.model import InputSpec, Signature
+from fingerprint.runtimes.interface import LoadedModel, LoadOptions
+
+OPTIONS = LoadOptions(threads=1, factory=FACTORY)
+SPEC = InputSpec("NHWC", (2, 2, 1), channels="L")
+
+
+class Fake(LoadedModel):
+    """Answers (sum, largest) of each image; records its batches; `broken` does things to the answers."""
+
+    def __init__(self, batch: int | None = None, cost=lambda size: 0.0, broken=lambda rows: rows) -> None:
+        self.signature = Signature((batch, 2, 2, 1), "float32")
+        self.sizes: list[int] = []
+        self.cost, self.broken = cost, broken
+
+    def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
+        self.sizes.append(len(batch))
+        time.sleep(self.cost(len(batch)))
+        flat = batch.reshape(len(batch), -1).astype(np.float32)
+        return self.broken(np.stack([flat.sum(axis=1), flat.max(axis=1)], axis=1))
+
+
+def images(count: int) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 256, (count, 2, 2, 1), dtype=np.uint8)
+
+
+def ask(model: Fake, count: int, tuner: BatchTuner | None = None) -> np.ndarray:
+    return answer(model, Adapter(SPEC, model.signature), images(count), tuner)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 300), st.one_of(st.none(), st.integers(1, 50)), st.integers(1, 40), st.integers(0, 3))
+def test_every_input_is_answered_once_and_in_order(count: int, batch: int | None, least: int, calls: int) -> None:
+    model, tuner = Fake(batch), BatchTuner()
+    model.batch_range = (least, max(least, 64))
+    for _ in range(calls + 1):
+        found = ask(model, count, tuner)
+    flat = images(count).reshape(count, -1) / np.float32(255)
+    np.testing.assert_allclose(found, np.stack([flat.sum(axis=1), flat.max(axis=1)], axis=1), rtol=1e-5)
+    if batch is not None:
+        assert set(model.sizes) == {batch} and len(model.sizes) == (calls + 1) * math.ceil(count / batch)
+    else:
+        assert all(least <= size <= max(least, 64) for size in model.sizes)
+        assert sum(model.sizes) <= (calls + 1) * count + least * len(model.sizes)
+
+
+def found_size(rate, *, count: int = 400, most: int = 1000) -> int:
+    """The size that the search settles on for a throughput curve."""
+    search = _Search(size=32, most=most)
+    for _ in range(20):
+        if search.settled:
+            break
+        search.record(search.size, search.size / rate(search.size))
+    assert search.settled
+    return search.size
+
+
+def test_the_search_doubles_while_it_pays() -> None:
+    assert found_size(lambda size: 100.0) == 32
+    assert found_size(float) == 512
+    assert found_size(lambda size: float(min(size, 128))) == 128
+    assert found_size(lambda size: 1000.0 / size) == 32
+    assert found_size(float, most=100) == 64
+
+
+def test_the_first_batch_does_not_count() -> None:
+    search = _Search(size=32, most=1000)
+    search.record(32, 1e-9)
+    assert not search.settled and search.best == 0
+    search.record(16, 1e-9)  # a rest says nothing
+    assert search.best == 0
+
+
+def test_memory_growth_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = iter((0, 10, 2**30))
+    monkeypatch.setattr(batching, "resident_bytes", lambda: next(sizes))
+    search = _Search(size=32, most=1000)
+    for _ in range(3):
+        search.record(search.size, 1.0)
+    assert search.settled and search.size == 64
+
+
+def test_a_tuner_remembers() -> None:
+    model, tuner = Fake(cost=lambda size: 0.002), BatchTuner()
+    ask(model, 300, tuner)
+    first, model.sizes[:] = list(model.sizes), []
+    ask(model, 300, tuner)
+    assert len(model.sizes) < len(first)
+    assert len(set(model.sizes)) <= 2
+
+
+def test_tuner_forgets_models_that_are_gone() -> None:
+    tuner = BatchTuner()
+    ask(Fake(), 5, tuner)
+    assert len(tuner._searches) == 0
+
+
+def test_large_inputs_start_small() -> None:
+    tuner = BatchTuner(most_bytes=2**20)
+    assert tuner.search(Fake(), 2**18).size == 4
+    assert tuner.search(Fake(), 2**22).size == 1
+    assert tuner.search(Fake(), 16).size == 32
+
+
+def test_out_of_memory_halves_the_batch() -> None:
+    def limited(rows: np.ndarray) -> np.ndarray:
+        if len(rows) > 10:
+            raise MemoryError
+        return rows
+
+    model = Fake(broken=limited)
+    assert len(ask(model, 100)) == 100 and max(model.sizes[2:]) <= 10
+    with pytest.raises(MemoryError):
+        ask(Fake(batch=20, broken=limited), 100)
+
+
+def test_a_file_that_bears_single_inputs_only() -> None:
+    def picky(rows: np.ndarray) -> np.ndarray:
+        if len(rows) > 1:
+            raise UnsupportedModel("no")
+        return rows
+
+    for broken in (picky, lambda rows: rows.reshape(1, -1)):
+        model = Fake(broken=broken)
+        assert ask(model, 20).shape == (20, 2) and model.sizes[1:] == [1] * 20
+
+
+@pytest.mark.parametrize(
+    ("broken", "error", "words"),
+    [
+        (lambda rows: rows * np.nan, DegenerateModel, "NaN or infinity"),
+        (lambda rows: rows / 0, DegenerateModel, "NaN or infinity"),
+        (lambda rows: rows[:, :0], DegenerateModel, "zero classes"),
+        (lambda rows: rows * 0, DegenerateModel, "do not depend"),
+        (lambda rows: rows[:-1], DegenerateModel, "for 1 inputs"),
+        (lambda rows: np.tile(rows, (1, len(rows))), DegenerateModel, "change width"),
+        (lambda rows: rows[:, :1], UnsupportedModel, "one number"),
+        (lambda rows: rows[:, 0], UnsupportedModel, "one number"),
+        (lambda rows: np.stack([rows, rows], axis=1), UnsupportedModel, "array of shape"),
+    ],
+)
+def test_nonsense(broken, error: type[ModelError], words: str) -> None:
+    with np.errstate(all="ignore"), pytest.raises(error, match=words):
+        ask(Fake(broken=broken), 40)
+
+
+def test_constant_answers_need_eight_different_inputs() -> None:
+    model = Fake(broken=lambda rows: rows * 0)
+    assert ask(model, 7).shape == (7, 2)
+    same = np.repeat(images(1), 20, axis=0)
+    assert answer(model, Adapter(SPEC, model.signature), same).shape == (20, 2)
+
+
+def test_no_inputs() -> None:
+    assert len(ask(Fake(), 0)) == 0
+
+
+@pytest.mark.parametrize("shape", [(-1, 2, 1, 1), (-1, 1, 2)])
+def test_vectors_in_more_dimensions(shape: tuple[int, ...]) -> None:
+    assert ask(Fake(broken=lambda rows: rows.reshape(shape)), 9).shape == (9, 2)
+
+
+@pytest.mark.parametrize("format", ["pt2", "torchscript", "state-dict", "safetensors", "onnx", "tflite"])
+def test_files_in_this_process(files: dict[str, Path], format: str) -> None:
+    model = open_local(files[format], options=OPTIONS)
+    spec = NHWC if format == "tflite" else NCHW
+    many = np.concatenate([IMAGES] * 5)
+    reference = np.load(engine_models.FIXTURES / "tiny_float_answers.npy") if format == "tflite" else expected()
+    np.testing.assert_allclose(model.predict(many, spec), np.concatenate([reference] * 5), atol=1e-4)
+    np.testing.assert_allclose(model.predict(IMAGES[:1], spec), reference[:1], atol=1e-4)
+    assert model.format == format and model.runtime_version[0].isdigit() and model.weights()
+
+
+def test_fixed_batches(tmp_path: Path) -> None:
+    for path in (write_onnx(tmp_path / "m.onnx", batch=5), engine_models.write_pt2(tmp_path / "m.pt2", batch=5)):
+        np.testing.assert_allclose(open_local(path, options=OPTIONS).predict(IMAGES, NCHW), expected(), atol=1e-4)
+
+
+def test_least_batch_of_a_program(tmp_path: Path) -> None:
+    model = open_local(engine_models.write_pt2(tmp_path / "m.pt2", least=4), options=OPTIONS)
+    assert model.loaded.batch_range == (4, 64)
+    np.testing.assert_allclose(model.predict(IMAGES[:2], NCHW), expected()[:2], atol=1e-4)
+
+
+def test_a_reshape_to_one_row(tmp_path: Path) -> None:
+    model = open_local(write_onnx(tmp_path / "m.onnx", tail="flat"), options=OPTIONS)
+    np.testing.assert_allclose(model.predict(IMAGES, NCHW), expected(), atol=1e-4)
+
+
+def test_local_errors(tmp_path: Path, files: dict[str, Path]) -> None:
+    (tmp_path / "noise.bin").write_bytes(b"hello, world")
+    with pytest.raises(UnreadableModel, match="known format"):
+        open_local(tmp_path / "noise.bin")
+    with pytest.raises(SpecError):
+        open_local(files["onnx"]).predict(IMAGES, NHWC)
