@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -61,7 +62,10 @@ def defaults(arguments: list[str]) -> dict[str, Any]:
     if found is None:
         return {}
     path, values = found
-    return default_map(path, values, {verb: flags_of(load_verb(verb)) for verb in VERBS})
+    made = default_map(path, values, {verb: flags_of(load_verb(verb)) for verb in VERBS})
+    if not {"-q", "--quiet"} & set(arguments):
+        print(f"note: settings from {path}: {', '.join(values)}", file=sys.stderr)
+    return made
 
 
 def run(arguments: list[str]) -> int:

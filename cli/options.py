@@ -90,4 +90,10 @@ NoCache: TypeAlias = Annotated[
 Threads: TypeAlias = Annotated[
     int, typer.Option("--threads", metavar="N", min=0, help="Threads of each suspect's runtime; 0 = all cores.")
 ]
+OwnerThreads: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--threads", metavar="N", min=0, help="Threads of torch; 0 = all cores. 1 is faster for very small models."
+    ),
+]
 Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Explain every verdict in a paragraph.")]

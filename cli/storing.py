@@ -72,6 +72,14 @@ def seal_and_add(
             terminal.note(f"{error.message}: waiting for it.")
 
 
+def limit_threads(threads: int) -> None:
+    """Bound the threads of torch in this process; 0 leaves them as they are."""
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
 def describe(row: FingerprintRow, manifest: Manifest) -> dict[str, object]:
     """A fingerprint in JSON."""
     kind, why_not = _reach(manifest)

@@ -151,7 +151,9 @@ def connect(path: Path, *, readonly: bool, create: bool, limits: Limits = DEFAUL
     connection = _raw_connection(path, "mode=rw", limits, readonly=False)
     try:
         _configure(connection)
-        if _state(connection) < VERSION:
+        with connection.snapshot():  # else another process could create the schema between two of the questions
+            version = _state(connection)
+        if version < VERSION:
             _upgrade(connection)
         _enable_wal(connection, limits)
     except BaseException:
@@ -269,7 +271,7 @@ def _connect_reader(path: Path, limits: Limits) -> Connection:
     try:
         return _reader(path, "mode=ro", limits)
     except sqlite3.OperationalError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _CANT_OPEN:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _CANT_OPEN or os.access(path.parent, os.W_OK):
             raise translate(error, path) from error
         log = path.with_name(path.name + "-wal")
         if log.exists() and log.stat().st_size:
@@ -288,7 +290,8 @@ def _reader(path: Path, options: str, limits: Limits) -> Connection:
     try:
         connection.raw.execute("SELECT count(*) FROM sqlite_master").fetchone()
         _configure(connection)
-        version = _state(connection)
+        with connection.snapshot():
+            version = _state(connection)
     except sqlite3.OperationalError:
         connection.close()
         raise

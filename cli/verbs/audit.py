@@ -153,6 +153,8 @@ class _Audit:
         found = examine(artifacts, self.selection.fingerprints, self.options, known=known, progress=self.terminal)
         partial = not self._collect(comparing.with_closed(found, self.selection))
         self.terminal.close()
+        if not self.results and not partial:
+            self.terminal.note("There is no model in these places: nothing was examined.")
         final, correction = correct(self.results, self.options.verify.alpha)
         self.thread.call(self.recorder.finish)
         self._finish(final, vars(correction), partial=partial)

@@ -65,6 +65,7 @@ def create(
     passphrase_file: flags.PassphraseFile = None,
     factory: flags.Factory = None,
     allow_code: flags.AllowCode = False,
+    threads: flags.OwnerThreads = 0,
     replace: Annotated[bool, typer.Option("--replace", help="Make this the next version of a name in use.")] = False,
     db: flags.Db = None,
     format: flags.Format = "table",
@@ -85,7 +86,7 @@ def create(
     """
     from cli.access import load_signing_key, open_writable
     from cli.output import emit, targets
-    from cli.storing import check_name, describe, seal_and_add, table
+    from cli.storing import check_name, describe, limit_threads, seal_and_add, table
     from cli.terminal import Terminal
     from fingerprint.errors import UsageError
     from store.home import Home
@@ -113,6 +114,7 @@ def create(
             factory=factory,
             allow_code=allow_code,
         )
+        limit_threads(threads)
         made = _make(model, options, previous, terminal)
         row = seal_and_add(database, made, signer, terminal, replace=replace)
         _tell(home, database, row, made, terminal)

@@ -196,14 +196,15 @@ def import_(
     from cli.access import open_writable
     from cli.output import emit, targets
     from cli.terminal import Terminal
+    from store import exchange
     from store.home import Home
     from store.keys import trusted_keys
 
     wanted = targets(format, output)
     home = Home.default()
-    keys = trusted_keys(home, key or ())
+    sealed = exchange.read(file, trusted_keys(home, key or ()))  # before a database is made for nothing
     with open_writable(home, db) as database, Terminal(quiet=quiet) as terminal:
-        row = database.import_(file, keys, replace=replace)
+        row = database.add(sealed, replace=replace)
         if not set(row.key_ids) & trusted_keys(home).keys():
             terminal.note(f"The signer is not trusted here: later verbs need --key too, or a copy in {home.trusted}.")
     emit(wanted, {"fingerprint": vars(row)}, lambda page: _list([row]))

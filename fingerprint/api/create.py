@@ -256,7 +256,7 @@ class _Creation:
         order = np.random.default_rng(numpy_seed(self._derive(f"ties/{family.name}"), "order")).permutation(
             len(candidates)
         )
-        chosen = candidates.take(select(self._scores(candidates), count, order))
+        chosen = candidates.take(select(self._scores(candidates), candidates.targets, self.owner.classes, count, order))
         return _Made(family, chosen, len(candidates), spent)
 
     def _scores(self, candidates: Candidates) -> NDArray[np.float64]:

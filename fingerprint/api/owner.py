@@ -26,7 +26,7 @@ from fingerprint.runtimes.formats import sniff
 from fingerprint.runtimes.interface import LoadOptions
 from fingerprint.runtimes.registry import runtime_for
 from fingerprint.transforms.derive import parse_how
-from fingerprint.transforms.interface import WeightTransform
+from fingerprint.transforms.interface import DeriveContext, WeightTransform
 
 if TYPE_CHECKING:
     import torch
@@ -108,11 +108,9 @@ class Owner:
         if self.module is not None:
             yield self._counted(self._module_copy(self.module, transform))
             return
-        from fingerprint.transforms.weights import read_weights, write_weights
-
         with tempfile.TemporaryDirectory(prefix="fingerprint-") as folder:
             out = Path(folder) / self.path.name
-            write_weights(self.path, out, transform.edit(read_weights(self.path)))
+            transform.apply(self.path, out, DeriveContext(self.spec))
             copied = open_local(out, self.format, self.options)
             offset = self.spec.class_offset
             yield self._counted(lambda images: align(copied.predict(images, self.spec), offset, self.classes))

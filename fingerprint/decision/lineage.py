@@ -20,6 +20,7 @@ from fingerprint.decision.verdict import CalibrationKind, CalibrationUsed, Famil
 from fingerprint.record import Copy, Family, FamilyMatch, Manifest
 
 LABEL_SHARE = 0.8  # of a family's alpha, where soft outputs can be used too
+SOFT_SHARE = 0.2  # the rest
 POWER_NEEDED = 0.95  # against every listed transformation, before `unrelated` is said
 WORKING = 0.5  # agreement with the owner on clean images below which a copy is broken, not a derivative to find
 Asked = Literal["auto", "conformal", "fitted", "declared"]
@@ -100,7 +101,8 @@ class LineageTest:
             return
         soft: Null = ConformalNull(tuple(z)) if conformal else NormalNull(z, authors)
         # A soft test that no value could pass would only take its share from the label test.
-        if soft.threshold(self.settings.alpha * family.weight * (1.0 - LABEL_SHARE) / 2) is not None:
+        needed = soft.threshold(self.settings.alpha * family.weight * SOFT_SHARE / 2)
+        if needed is not None and (conformal or needed <= fisher_z(1.0)):
             self._soft[name] = soft
 
     def decide(self, measured: dict[str, FamilyMatch], queries: int, *, same_labels: bool = True) -> Verdict:
@@ -164,7 +166,7 @@ class LineageTest:
         soft = self._soft_value(family, found)
         tests = [self._label_test(name, family.count, found, self._label_share(family, found))]
         if soft is not None:
-            tests.append(self._soft_test(name, soft, family.weight * (1.0 - LABEL_SHARE)))
+            tests.append(self._soft_test(name, soft, family.weight * SOFT_SHARE))
         return tests
 
     def _soft_value(self, family: Family, found: FamilyMatch) -> float | None:

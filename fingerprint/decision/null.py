@@ -20,8 +20,9 @@ from fingerprint.errors import CalibrationError
 
 MINIMUM_FITTED = 7  # references; below that a fitted tail says nothing
 CONFIDENCE = 0.95  # of the upper limit on a fitted tail
-AUTHOR_CORRELATION = 0.5  # assumed between two models of one author
-GRID = (40, 32)  # logit means x log overdispersions at which a fitted tail is looked at
+PRIOR_CORRELATION = 0.5  # between two models of one author, before any is seen
+PRIOR_AUTHORS = 3  # how many authors that assumption is worth
+GRID = (40, 40)  # logit means x overdispersions at which a fitted tail is looked at
 ZOOMS = 3  # times that the grid is laid, closer round the confidence region each time
 
 
@@ -39,14 +40,37 @@ class Null(Protocol):
         """The smallest value whose tail is at most gamma, or None where no value reaches that level."""
 
 
-def author_weights(authors: Sequence[str | None]) -> NDArray[np.float64]:
-    """Weight (n,) of each reference: models of one author share 1 + (m - 1) * AUTHOR_CORRELATION units.
+def author_weights(rates: Sequence[float], authors: Sequence[str | None]) -> NDArray[np.float64]:
+    """Weight (n,) of each reference: m models of one author count as m / (1 + (m - 1) * r) independent ones.
 
-    The unit is the model, clustered by author: m models of one author count as m / (1 + (m - 1) * r) independent
-    ones (Kish's design effect). A reference without a stated author stands for itself.
+    The unit is the model, clustered by author (Kish's design effect). r is `author_correlation`. A reference without a
+    stated author stands for itself.
     """
     sizes = Counter(a for a in authors if a is not None)
-    return np.array([1.0 if a is None else 1.0 / (1.0 + (sizes[a] - 1) * AUTHOR_CORRELATION) for a in authors])
+    r = author_correlation(rates, authors)
+    return np.array([1.0 if a is None else 1.0 / (1.0 + (sizes[a] - 1) * r) for a in authors])
+
+
+def author_correlation(rates: Sequence[float], authors: Sequence[str | None]) -> float:
+    """Intra-author correlation of a statistic: the ANOVA estimate, shrunk towards `PRIOR_CORRELATION`.
+
+    Few authors can't show that their models are independent, so the prior counts as much as `PRIOR_AUTHORS` of them.
+    """
+    groups: dict[object, list[float]] = {}
+    for i, (rate, author) in enumerate(zip(rates, authors, strict=True)):
+        groups.setdefault(author if author is not None else i, []).append(rate)
+    count, models = len(groups), len(rates)
+    if count < 2 or models == count:
+        return PRIOR_CORRELATION
+    sizes = np.array([len(g) for g in groups.values()], np.float64)
+    means = np.array([np.mean(g) for g in groups.values()])
+    centre = float(np.mean(rates))
+    between = float(sizes @ (means - centre) ** 2) / (count - 1)
+    within = sum(float(((np.array(g) - np.mean(g)) ** 2).sum()) for g in groups.values()) / (models - count)
+    typical = (models - float((sizes**2).sum()) / models) / (count - 1)
+    total = between + (typical - 1.0) * within
+    estimate = min(1.0, max(0.0, (between - within) / total)) if total > 0 else PRIOR_CORRELATION
+    return (count * estimate + PRIOR_AUTHORS * PRIOR_CORRELATION) / (count + PRIOR_AUTHORS)
 
 
 def likelihood_drop(units: float) -> float:
@@ -99,11 +123,13 @@ class BetaBinomialNull:
             )
         self.confidence: float | None = CONFIDENCE
         self.probes = probes
-        weights = author_weights(authors)
+        weights = author_weights([math.asin(math.sqrt(c / probes)) for c in counts], authors)
         allowed = likelihood_drop(float(weights.sum()))
-        logit, log_over = np.linspace(-9.0, 5.0, GRID[0]), np.linspace(math.log(1e-6), math.log(0.95), GRID[1])
+        least = 0.1 / probes  # smaller overdispersions are hardly told apart: the grid is even in log(over + least)
+        logit = np.linspace(-9.0, 5.0, GRID[0])
+        log_over = np.linspace(math.log(least + 1e-6), math.log(least + 0.95), GRID[1])
         for _ in range(ZOOMS):  # the region of many references is narrower than a cell of the first grid
-            log_pmf = _beta_binomial_log_pmf(probes, logit, log_over)  # (G, N + 1)
+            log_pmf = _beta_binomial_log_pmf(probes, logit, np.exp(log_over) - least)  # (G, N + 1)
             fit = log_pmf[:, np.asarray(counts)] @ weights  # (G,)
             region = fit >= fit.max() - allowed
             cells = region.reshape(len(log_over), len(logit))
@@ -129,11 +155,9 @@ def _closer(axis: NDArray[np.float64], inside: NDArray[np.bool_]) -> NDArray[np.
     return np.linspace(axis[max(0, found[0] - 2)], axis[min(len(axis) - 1, found[-1] + 2)], len(axis))
 
 
-def _beta_binomial_log_pmf(
-    probes: int, logit: NDArray[np.float64], log_over: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Log probabilities (G, N + 1) on a grid of logit means and log overdispersions 1 / (a + b + 1)."""
-    grid_mean, grid_over = (g.ravel() for g in np.meshgrid(1.0 / (1.0 + np.exp(-logit)), np.exp(log_over)))
+def _beta_binomial_log_pmf(probes: int, logit: NDArray[np.float64], over: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log probabilities (G, N + 1) on a grid of logit means and overdispersions 1 / (a + b + 1)."""
+    grid_mean, grid_over = (g.ravel() for g in np.meshgrid(1.0 / (1.0 + np.exp(-logit)), over))
     total = 1.0 / grid_over - 1.0
     a, b = grid_mean * total, (1.0 - grid_mean) * total
     steps = np.arange(probes)
@@ -163,7 +187,7 @@ class NormalNull:
                 f"{len(values)} references can't carry a fitted tail", remedy=f"Give at least {MINIMUM_FITTED}."
             )
         self.confidence: float | None = CONFIDENCE
-        weights = author_weights(authors)
+        weights = author_weights(values, authors)
         units = float(weights.sum())
         sample = np.asarray(values, np.float64)
         centre = float(weights @ sample / units)

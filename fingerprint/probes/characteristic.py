@@ -24,13 +24,13 @@ from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily
 from fingerprint.probes.seeds import torch_generator
 
 KINDS: Mapping[str, Recipe] = {
-    "C": Recipe(kappa=3.0),
-    "RC": Recipe(kappa=2.0, delta=0.4, draws=2),
-    "LTRC": Recipe(kappa=2.0, delta=0.4, draws=2, cut=0.25),
+    "C": Recipe(kappa=5.0),
+    "RC": Recipe(kappa=3.0, delta=0.4, draws=2),
+    "LTRC": Recipe(kappa=3.0, delta=0.4, draws=2, cut=0.25),
 }
 SEED_SAMPLE = 64  # seeds on which the spread of the logits is measured
 SLACK = 0.5  # margin that a probe must keep on a compressed copy, in logit spreads: the next copy is another one
-BROKEN = 0.25  # a compressed copy on which fewer probes keep their label is broken, and drives no probe further
+BROKEN = 0.5  # a compressed copy on which fewer probes keep their label is broken, and drives no probe further
 
 
 class CharacteristicFamily(ProbeFamily):
@@ -90,7 +90,8 @@ class CharacteristicFamily(ProbeFamily):
         recipe, generator = self.kinds[kind], torch_generator(context.seed, kind)
         height, width, depth = context.spec.image_shape
         images = (torch.rand((count, depth, height, width), generator=generator) * 255.0).round_()
-        targets = torch.randint(0, context.classes, (count,), generator=generator)
+        shuffled = torch.randperm(context.classes, generator=generator)
+        targets = shuffled.repeat(-(-count // context.classes))[:count]  # balanced
         reached, active = torch.zeros(count, dtype=torch.bool), torch.arange(count)
         margin = recipe.kappa * spread
         for _ in range(recipe.rounds):

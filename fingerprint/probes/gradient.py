@@ -170,7 +170,7 @@ class Recipe:
 
     kappa: float
     growth: float = 1.5
-    rounds: int = 5
+    rounds: int = 3
     delta: float = 0.0
     draws: int = 1
     cut: float = 0.0

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fingerprint.model import Labels
+
 SELECTION_COPIES = (
-    "prune:magnitude:0.45",
+    "prune:magnitude:0.4",
     "prune:magnitude:0.6",
-    "prune:magnitude:0.75",
     "quantize:int5",
     "quantize:int4:tensor",
 )
@@ -40,7 +41,20 @@ def uniqueness(kept: NDArray[np.bool_], transferred: Sequence[NDArray[np.bool_]]
     return np.asarray(kept.mean(axis=0) - transfer)
 
 
-def select(scores: NDArray[np.float64], count: int, order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Indices of the `count` best candidates, ascending; ties go to whoever comes first in `order` (a permutation)."""
-    best = order[np.argsort(-scores[order], kind="stable")[:count]]
-    return np.sort(best)
+def select(
+    scores: NDArray[np.float64], targets: Labels, classes: int, count: int, order: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Indices of the `count` best candidates, ascending; ties go to whoever comes first in `order` (a permutation).
+
+    Targets stay balanced: heavily compressed copies, like strangers, favour a few classes on noise, so the best by
+    score alone would pile up on those, and a model that always answers one class would match many.
+    """
+    ranked = order[np.argsort(-scores[order], kind="stable")]
+    most = max(2, -(-count // classes))
+    seen = np.zeros(classes, np.int64)
+    first: list[int] = []
+    rest: list[int] = []
+    for index in ranked.tolist():
+        seen[targets[index]] += 1
+        (first if seen[targets[index]] <= most else rest).append(index)
+    return np.sort(np.array([*first, *rest][:count], np.int64))

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from cli_tool import Done, Tool  # type: ignore[import-not-found]
 
-
 HERE = Path(__file__).parent
 
 
@@ -76,5 +75,3 @@ def keyed(models: Path, tmp_path: Path, bytecode: Path, owner: Tool) -> Tool:
         shutil.copytree(owner.home / part, home / part)
     home.chmod(0o700)
     return Tool(home, models, bytecode)
-
-

@@ -1,4 +1,4 @@
-"""Make the models of the CLI tests: python make_cli_models.py FOLDER (a process of its own, so that pytest loads no torch).
+"""Make the models of the CLI tests: python make_cli_models.py FOLDER (so that pytest itself loads no torch).
 
 Small CNNs on scikit-learn's digits (8x8 grey): an owner, independent references and strangers, and files that no
 verifier should trust.
@@ -119,7 +119,7 @@ def odd_files(folder: Path, owner: Path) -> None:
 
 def slow_file(path: Path) -> None:
     """A model that takes many seconds to answer: products of large matrices that depend on its input."""
-    size, products = 1500, 60
+    size, products = 2000, 300
     constants = [
         numpy_helper.from_array(np.full((size, size), 1e-3, np.float32), "m"),
         numpy_helper.from_array(np.zeros((64, 10), np.float32), "w"),

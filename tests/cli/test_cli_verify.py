@@ -139,7 +139,9 @@ def test_what_is_known_comes_back(owner: Tool, tmp_path: Path) -> None:
 
 def test_stdout_is_data_and_stderr_chatter(owner: Tool, tmp_path: Path) -> None:
     (tmp_path / "fingerprint.toml").write_text("alpha = 0.05\n")
-    done = owner("verify", owner.cwd / "derived.onnx", "-f", "json", "--db", owner.home / "fingerprint.db", cwd=tmp_path)
+    done = owner(
+        "verify", owner.cwd / "derived.onnx", "-f", "json", "--db", owner.home / "fingerprint.db", cwd=tmp_path
+    )
     assert rows(done.json) and "fingerprint.toml" in done.err
     quiet = owner("verify", owner.cwd / "derived.onnx", "-f", "json", "--quiet", cwd=tmp_path)
     assert rows(quiet.json) and not quiet.err
@@ -230,29 +232,18 @@ def test_a_missing_data_key_is_a_skipped_row(copied: Tool) -> None:
 
 
 def test_a_read_only_database_still_serves(copied: Tool) -> None:
-    """Root ignores modes, so that the file system's own read-only flag stands in where there is one."""
-    database = copied.home / "fingerprint.db"
     for path in copied.home.glob("fingerprint.db-*"):
         path.unlink()
-    database.chmod(0o400)
+    (copied.home / "fingerprint.db").chmod(0o400)
     copied.home.chmod(0o500)
     try:
-        if _writable(copied.home):
-            pytest.skip("modes do not bind this user")
-        done = copied("verify", "strangers/net-1.onnx", "--no-cache", "-f", "json")
-        assert (rows(done.json)[0]["status"], done.code) == ("decided", 0)
-        assert "not recorded" in done.err
+        done = copied("verify", "strangers/net-1.onnx", "--no-cache", "-f", "json", bound_by_modes=True)
+        created = copied("create", "owner.onnx", "--name", "n", bound_by_modes=True)
     finally:
         copied.home.chmod(0o700)
-
-
-def _writable(folder: Path) -> bool:
-    try:
-        (folder / "probe").touch()
-    except OSError:
-        return False
-    (folder / "probe").unlink()
-    return True
+    assert (rows(done.json)[0]["status"], done.code) == ("decided", 0)
+    assert "not recorded" in done.err
+    assert created.code == 2 and "can't be written" in created.err
 
 
 def test_a_locked_database_costs_the_record_not_the_verdict(copied: Tool) -> None:

@@ -430,6 +430,15 @@ def test_prestart_returns_at_once(files: dict[str, Path]) -> None:
         assert [server.runtime for server in pool._servers] == ["onnx"]
 
 
+def test_closing_waits_for_no_import() -> None:
+    pool = WorkerPool()
+    pool.prestart("torch", "pt2")
+    time.sleep(0.2)
+    start = time.monotonic()
+    pool.close()
+    assert time.monotonic() - start < 0.5
+
+
 def test_a_runtime_that_cannot_start(files: dict[str, Path]) -> None:
     with WorkerPool(Limits(start_s=0.001)) as pool, pytest.raises(WorkerTimedOut, match="did not start"):
         opened(pool, files["onnx"])

@@ -224,6 +224,21 @@ def test_a_module_is_copied_and_its_tied_weights_stay_tied() -> None:
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
+@pytest.mark.parametrize("kind", ["torchscript", "frozen"])
+def test_a_script_inside_a_module_is_edited_and_the_original_is_not(files: dict[str, Path], kind: str) -> None:
+    import torch
+
+    inner = torch.jit.load(files[kind])
+    module = torch.nn.Sequential(torch.nn.Identity(), inner)
+    x = models.inputs(2)
+    before = models.answers(module, x)
+    copy = edit_module(module, weight_transform("quantize:int3"))
+    expected = models.answers(edit_module(inner, weight_transform("quantize:int3")), x)
+    np.testing.assert_allclose(models.answers(copy, x), expected, atol=1e-6)
+    np.testing.assert_array_equal(models.answers(module, x), before)
+    assert not np.allclose(expected, before, atol=1e-3)
+
+
 def test_a_module_without_weights_is_refused() -> None:
     import torch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from fingerprint.transforms.weights.script import script_axes
+from fingerprint.transforms.weights.script import outer_scripts, script_axes
 
 if TYPE_CHECKING:
     import torch
@@ -34,10 +34,10 @@ def module_axes(module: torch.nn.Module) -> dict[str, int]:
         prefix = f"{name}." if name else ""
         if isinstance(part, torch.fx.GraphModule):
             axes |= {prefix + weight: axis for weight, axis in graph_axes(part.graph, {}).items()}
-        elif isinstance(part, torch.jit.ScriptModule):
-            axes |= {prefix + weight: axis for weight, axis in script_axes(part).items()}
         elif type(part).__name__.startswith("ConvTranspose"):
             axes[f"{prefix}weight"] = 1
+    for name, script in outer_scripts(module):
+        axes |= {f"{name}.{weight}".lstrip("."): axis for weight, axis in script_axes(script).items()}
     return axes
 
 

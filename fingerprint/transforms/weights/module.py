@@ -35,16 +35,29 @@ def edit_module(module: torch.nn.Module, transform: WeightTransform) -> torch.nn
 
 
 def _copied(module: torch.nn.Module) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
-    """A copy that shares no memory, and its tensors. A script module's copy would share the graph's constants."""
+    """A copy that shares no memory, and its tensors by name."""
     import torch
 
-    from fingerprint.transforms.weights.script import script_tensors
+    from fingerprint.transforms.weights.script import outer_scripts, script_tensors
 
     if isinstance(module, torch.jit.ScriptModule):
-        buffer = io.BytesIO()
-        torch.jit.save(module, buffer)
-        buffer.seek(0)
-        loaded: torch.jit.ScriptModule = torch.jit.load(buffer)  # type: ignore[no-untyped-call]
-        return loaded, script_tensors(loaded)
+        script = _reloaded(module)
+        return script, script_tensors(script)
     edited = copy.deepcopy(module)
-    return edited, {**dict(edited.named_parameters()), **dict(edited.named_buffers())}
+    found = {**dict(edited.named_parameters()), **dict(edited.named_buffers())}
+    for name, script in outer_scripts(edited):
+        fresh = _reloaded(script)
+        edited.set_submodule(name, fresh)
+        found |= {f"{name}.{weight}": tensor for weight, tensor in script_tensors(fresh).items()}
+    return edited, found
+
+
+def _reloaded(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """A real copy: deepcopy leaves the constants of the graph shared, and a frozen module keeps its weights there."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.jit.save(module, buffer)
+    buffer.seek(0)
+    loaded: torch.jit.ScriptModule = torch.jit.load(buffer)  # type: ignore[no-untyped-call]
+    return loaded

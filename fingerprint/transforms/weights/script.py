@@ -12,6 +12,18 @@ _PRODUCTS = {"aten::matmul": 1, "aten::mm": 1, "aten::bmm": 1, "aten::addmm": 2}
 _TRANSPOSED = 6  # place of `transposed` in aten::_convolution
 
 
+def outer_scripts(module: torch.nn.Module) -> list[tuple[str, torch.jit.ScriptModule]]:
+    """The TorchScript modules inside a module, by name, without those inside of them ("" = the module itself)."""
+    import torch
+
+    found: list[tuple[str, torch.jit.ScriptModule]] = []
+    for name, part in module.named_modules():
+        inside = any(not outer or name.startswith(f"{outer}.") for outer, _ in found)
+        if isinstance(part, torch.jit.ScriptModule) and not inside:
+            found.append((name, part))
+    return found
+
+
 def script_tensors(module: torch.jit.ScriptModule) -> dict[str, torch.Tensor]:
     """Parameters, buffers and graph constants; a frozen module keeps its weights as constants."""
     found: dict[str, torch.Tensor] = dict(module.state_dict(keep_vars=True))

@@ -1,0 +1,196 @@
+"""Parts of the command line that need no process of their own."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cli_tool import COMMAND, Tool  # type: ignore[import-not-found]
+
+from cli import early, storing
+from cli.access import PASSPHRASE, read_passphrase
+from cli.group import explain
+from cli.output import Sink, emit, targets
+from cli.terminal import Terminal
+from fingerprint.errors import DatabaseBusy, KeyFileError, Tampered, UsageError
+
+
+class _Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_terminal_without_a_terminal_prints_notes_only() -> None:
+    stream = io.StringIO()
+    with Terminal(stream=stream) as terminal:
+        terminal.step("models", 1, 9)
+        terminal.note("a\x1b[31m remark")
+    assert stream.getvalue() == "note: a\\x1b[31m remark\n"
+
+
+def test_terminal_draws_bars_where_people_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = _Tty()
+    with Terminal(stream=stream) as terminal:
+        terminal.step("a single step", 1, 1)
+        assert not stream.getvalue()
+        for done in (1, 2, 3):
+            terminal.step("[bold]models[/bold]", done, 3)
+        terminal.note("between")
+    text = stream.getvalue()
+    assert "[bold]models[/bold]" in text and "note: between" in text and "a single step" not in text
+
+
+def test_quiet_is_quiet_but_errors_are_said() -> None:
+    stream = _Tty()
+    with Terminal(quiet=True, stream=stream) as terminal:
+        terminal.step("models", 1, 9)
+        terminal.note("a remark")
+        terminal.say("interrupted")
+    assert stream.getvalue() == "interrupted\n"
+
+
+def test_finished_work_waits_for_a_busy_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[bool] = []
+
+    def add(sealed: object, *, replace: bool) -> str:
+        tries.append(replace)
+        if len(tries) < 3:
+            raise DatabaseBusy("another process is writing to x.db")
+        return f"row of {sealed}"
+
+    monkeypatch.setattr("store.sealing.seal", lambda made, signer: f"sealed {made}")
+    database: Any = SimpleNamespace(add=add)
+    stream = io.StringIO()
+    made: Any = "record"
+    row = storing.seal_and_add(database, made, made, Terminal(stream=stream), replace=True)
+    assert row == "row of sealed record" and tries == [True] * 3
+    assert stream.getvalue().count("waiting for it") == 2
+    monkeypatch.setattr(storing, "WAIT_S", -1.0)
+    tries.clear()
+    with pytest.raises(DatabaseBusy):
+        storing.seal_and_add(database, made, made, Terminal(stream=stream), replace=False)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    path.write_text("before")
+    sink = Sink(path)
+    sink.write("half")
+    sink.discard()
+    assert [p.name for p in tmp_path.iterdir()] == ["out.json"] and path.read_text() == "before"
+    sink.write("whole")
+    sink.commit()
+    assert [p.name for p in tmp_path.iterdir()] == ["out.json"] and path.read_text() == "whole"
+
+
+def test_targets(tmp_path: Path) -> None:
+    found = targets("json", [f"table={tmp_path / 'a=b'}"])
+    assert [(t.format, t.path) for t in found] == [("json", None), ("table", tmp_path / "a=b")]
+    for wrong in ("json", "json=", f"json={tmp_path}", f"pdf={tmp_path / 'x'}", "json=/no/such/x"):
+        with pytest.raises(UsageError):
+            targets("json", [wrong])
+
+
+def test_emit_writes_each_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = targets("jsonl", [f"json={tmp_path / 'x'}", f"table={tmp_path / 'y'}"])
+    emit(wanted, {"a": 1}, lambda page: f"width {page.width}\n")
+    assert capsys.readouterr().out == '{"schema_version": 1, "a": 1}\n'
+    assert (tmp_path / "x").read_text() == '{\n  "schema_version": 1,\n  "a": 1\n}\n'
+    assert (tmp_path / "y").read_text() == "width 100\n"
+
+
+def test_passphrase_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "p"
+    file.write_bytes(b"from the file \r\n")
+    monkeypatch.setenv(PASSPHRASE, "from the environment")
+    assert read_passphrase(file, "") == b"from the file "
+    assert read_passphrase(None, "") == b"from the environment"
+    monkeypatch.delenv(PASSPHRASE)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert read_passphrase(None, "") is None
+    for broken in (tmp_path / "none", tmp_path):
+        with pytest.raises(KeyFileError, match="passphrase file"):
+            read_passphrase(broken, "")
+
+
+def test_explain(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FINGERPRINT_DEBUG", raising=False)
+    monkeypatch.setattr("sys.argv", ["fingerprint"])
+    assert explain(Tampered("changed", remedy="Restore it.")) == 4
+    assert explain(UsageError("wrong")) == 2
+    assert explain(KeyboardInterrupt()) == 130
+    assert explain(ZeroDivisionError("division\nby zero")) == 2
+    said = capsys.readouterr().err
+    assert "error: changed\nRestore it.\n" in said and "unexpected ZeroDivisionError: division. Run it" in said
+    assert "Traceback" not in said
+    monkeypatch.setattr("sys.argv", ["fingerprint", "--debug"])
+    assert explain(ZeroDivisionError()) == 2
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "started"),
+    [
+        (["verify", "{model}"], True),
+        (["verify", "{model}", "--threads", "1"], True),
+        (["verify", "{model}", "--threads", "many"], False),
+        (["verify", "{model}", "--help"], False),
+        (["verify", "none.onnx"], False),
+        (["audit", "{model}"], False),
+        ([], False),
+    ],
+)
+def test_early_start_guesses_and_never_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], started: bool
+) -> None:
+    import gc
+
+    from fingerprint.engine.session import WorkerPool
+
+    model = tmp_path / "m.tflite"
+    model.write_bytes(b"\x1c\0\0\0TFL3" + bytes(32))
+    names: list[str] = []
+    monkeypatch.setattr(WorkerPool, "prestart", lambda self, name: names.append(name))
+    try:
+        early.start([a.format(model=model) for a in arguments])
+        assert names == (["litert"] if started else [])
+        pool = early.take(1)
+        assert pool.threads == 1
+        pool.close()
+    finally:
+        early.drop()
+        early.collect_again()
+        gc.unfreeze()
+
+
+def test_a_passphrase_is_asked_for_on_a_terminal(tool: Tool) -> None:
+    """Twice, without an echo."""
+    main, child = pty.openpty()
+    command = [str(COMMAND), "keygen", "-f", "json"]
+    process = subprocess.Popen(
+        command,
+        env=tool.environment(),
+        cwd=tool.cwd,
+        stdin=child,
+        stderr=child,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    os.close(child)
+    seen = b""
+    while seen.count(b": ") < 2 and process.poll() is None:
+        before = seen.count(b": ")
+        seen += os.read(main, 1000)
+        if seen.count(b": ") > before:
+            os.write(main, b"open sesame\n")
+    out, _ = process.communicate(timeout=60)
+    os.close(main)
+    assert process.returncode == 0 and b'"encrypted": true' in out
+    assert b"Passphrase for the new key" in seen and b"sesame" not in seen

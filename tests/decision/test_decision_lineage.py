@@ -1,0 +1,512 @@
+"""The lineage test: its stated error by simulation, and every branch of what it may say."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_records import manifest, match, references
+from numpy.typing import NDArray
+
+from fingerprint.decision.distributions import hypergeometric_tail
+from fingerprint.decision.lineage import LABEL_SHARE, POWER_NEEDED, LineageTest, Settings, choose_calibration
+from fingerprint.decision.verdict import LIMITS_TEXT, Verdict, explain
+from fingerprint.record import FamilyMatch, Manifest
+
+C = "characteristic"
+STRONG = [{C: m} for m in (100, 99, 98)]  # copies that are easy to find
+FIELDS = {
+    "lineage", "integrity", "direction", "error", "p_value", "score", "match_rate", "queries", "decided_by",
+    "calibration",
+}  # fmt: skip
+
+
+def with_references(matches: Sequence[int], **rest: object) -> Manifest:
+    return manifest(references=references([{C: int(m)} for m in matches], 100), **rest)  # type: ignore[arg-type]
+
+
+def one(matches: int, queries: int = 100, correlation: float | None = None) -> dict[str, FamilyMatch]:
+    return {C: match(matches, queries, correlation)}
+
+
+STRANGERS = [20, 22, 18, 25, 15, 21, 19, 23, 17, 20, 24, 16, 22, 18, 20]
+
+
+# -- the stated error, by simulation ---------------------------------------------------------------------------------
+
+PROBES = 60
+Strangers = Callable[[np.random.Generator, int], NDArray[np.int64]]
+
+
+def beta_binomial(mean: float, over: float) -> Strangers:
+    total = 1 / over - 1
+
+    def draw(rng: np.random.Generator, size: int) -> NDArray[np.int64]:
+        return rng.binomial(PROBES, rng.beta(mean * total, (1 - mean) * total, size))
+
+    return draw
+
+
+def simulate(
+    strangers: Strangers, n: int, settings: Settings, asked: int, draws: int, suspects: int = 300
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Strangers against a record whose references are strangers too, over many draws of the references.
+
+    Returns:
+        share of `derived` per draw (D,), total p-values (D, suspects), and the error that the verdicts state.
+    """
+    rng = np.random.default_rng([n, asked, round(1 / settings.alpha)])
+    derived, totals, stated = [], [], 0.0
+    for _ in range(draws):
+        record = manifest(count=PROBES, references=references([{C: int(m)} for m in strangers(rng, n)], PROBES))
+        test = LineageTest(record, settings)
+        decide = cache(lambda m, test=test: test.decide({C: match(m, asked)}, asked))
+        all_matches = strangers(rng, suspects)
+        seen = rng.hypergeometric(all_matches, PROBES - all_matches, asked)
+        verdicts = [decide(int(m)) for m in seen]
+        derived.append(np.mean([v.lineage == "derived" for v in verdicts]))
+        totals.append([v.total_p for v in verdicts])
+        stated = verdicts[0].error
+    return np.array(derived), np.array(totals), stated
+
+
+def at_most(rates: NDArray[np.float64], bound: float) -> None:
+    """The mean over independent draws is at most the bound, but for three standard errors."""
+    assert rates.mean() <= bound + 3 * rates.std() / math.sqrt(len(rates)), rates.mean()
+
+
+CASES = [
+    pytest.param(39, Settings(0.05, "conformal"), PROBES, 250, id="conformal-5%-all"),
+    pytest.param(39, Settings(0.05, "conformal"), 30, 80, id="conformal-5%-half"),
+    pytest.param(199, Settings(0.01, "conformal"), PROBES, 100, id="conformal-1%-all"),
+    pytest.param(199, Settings(0.01, "conformal"), 45, 30, id="conformal-1%-three-quarters"),
+    pytest.param(9, Settings(0.05, "fitted"), PROBES, 60, id="fitted-5%-all"),
+    pytest.param(20, Settings(0.05, "fitted"), 30, 40, id="fitted-5%-half"),
+    pytest.param(20, Settings(0.01, "fitted"), PROBES, 60, id="fitted-1%-all"),
+]
+
+
+@pytest.mark.parametrize(("n", "settings", "asked", "draws"), CASES)
+def test_strangers_are_derived_no_more_often_than_stated(n: int, settings: Settings, asked: int, draws: int) -> None:
+    derived, totals, stated = simulate(beta_binomial(0.25, 0.06), n, settings, asked, draws)
+    assert stated <= settings.alpha
+    at_most(derived, stated)
+    for level in (0.01, 0.05, 0.1, 0.3):  # total_p is a valid p-value at every level
+        at_most((totals <= level).mean(axis=1), level)
+
+
+def test_the_conformal_error_is_used_and_not_wasted() -> None:
+    """With all probes answered, half of alpha is for between models, and the rank takes about all of it."""
+    derived, _, stated = simulate(beta_binomial(0.5, 0.3), 39, Settings(0.05, "conformal"), PROBES, 250)
+    assert stated == pytest.approx(0.025)
+    assert derived.mean() > 0.4 * stated  # ties between counts cost a part
+
+
+@pytest.mark.parametrize("dependent", [False, True])
+def test_families_and_soft_outputs_together_keep_the_error(dependent: bool) -> None:
+    """Two families, each with a label and a soft test; at the worst all four statistics are one."""
+    rng = np.random.default_rng(11)
+    names, alpha, rates = ("natural", C), 0.05, []
+
+    def models(size: int) -> tuple[list[dict[str, int]], list[dict[str, float]]]:
+        base = rng.normal(size=(size, 4))
+        z = np.repeat(base[:, :1], 4, axis=1) if dependent else base
+        counts = [{f: int(np.clip(round(15 + 4 * row[i]), 0, PROBES)) for i, f in enumerate(names)} for row in z]
+        return counts, [{f: math.tanh(0.3 + 0.1 * row[i + 2]) for i, f in enumerate(names)} for row in z]
+
+    for _ in range(25):
+        counts, soft = models(15)
+        record = manifest(families=dict.fromkeys(names, 0.5), count=PROBES, references=references(counts, PROBES, soft))
+        test = LineageTest(record, Settings(alpha))
+        counts, soft = models(50)
+        verdicts = [
+            test.decide({f: match(c[f], PROBES, s[f]) for f in names}, 120) for c, s in zip(counts, soft, strict=True)
+        ]
+        assert len({v.error for v in verdicts}) == 1
+        rates.append(np.mean([v.lineage == "derived" for v in verdicts]))
+    at_most(np.array(rates), verdicts[0].error)
+
+
+@pytest.mark.parametrize(("asked", "bound"), [(100, 0.3), (50, 0.3), (20, 0.1), (7, 0.5)])
+def test_declared_bound_holds_exactly(asked: int, bound: float) -> None:
+    """A stranger that matches exactly as much as the owner declared, in expectation over the probes drawn."""
+    alpha = 0.01
+    test = LineageTest(manifest(declared_bound=bound), Settings(alpha, "declared"))
+    verdicts = [test.decide(one(k, asked), asked) for k in range(asked + 1)]
+    fewest = min((k for k, v in enumerate(verdicts) if v.lineage == "derived"), default=asked + 1)
+    assert hypergeometric_tail(fewest, 100, round(100 * bound), asked) <= alpha
+    assert all((v.lineage == "derived") == (k >= fewest) for k, v in enumerate(verdicts))
+    assert verdicts[0].error == pytest.approx(alpha)  # and not half as much again
+    assert verdicts[0].p_value is None
+    assert verdicts[0].calibration is not None
+    assert verdicts[0].calibration.bound == bound
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(["auto", "conformal", "fitted", "declared"]),
+    st.floats(0.001, 0.2),
+    st.integers(0, 25),
+    st.integers(1, 100),
+    st.booleans(),
+    st.floats(0, 1),
+)
+def test_the_stated_error_never_exceeds_alpha(
+    kind: str, alpha: float, n: int, asked: int, label_only: bool, rate: float
+) -> None:
+    soft = [{C: 0.1 + 0.01 * (i % 7)} for i in range(n)]
+    record = manifest(
+        references=references([{C: 10 + i % 9} for i in range(n)], 100, soft), declared_bound=0.4, copies=STRONG
+    )
+    verdict = LineageTest(record, Settings(alpha, kind, label_only)).decide(  # type: ignore[arg-type]
+        one(round(rate * asked), asked, rate), asked
+    )
+    assert 0.0 < verdict.error <= alpha * (1 + 1e-12)
+    assert verdict.lineage != "derived" or (verdict.total_p is not None and verdict.total_p <= alpha * (1 + 1e-9))
+    assert verdict.total_p is None or 0.0 <= verdict.total_p <= 1.0
+    json.dumps(verdict.to_dict(), allow_nan=False)
+
+
+# -- which calibration -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "alpha", "asked", "declared", "kind"),
+    [
+        (0, 0.01, "auto", None, None),
+        (0, 0.01, "conformal", None, None),
+        (0, 0.01, "fitted", None, None),
+        (0, 0.01, "auto", 0.3, None),  # a declared bound counts only on request
+        (0, 0.01, "declared", 0.3, "declared"),
+        (50, 0.01, "declared", None, None),
+        (6, 0.01, "auto", None, None),
+        (6, 0.01, "conformal", None, "conformal"),
+        (7, 0.01, "auto", None, "fitted"),
+        (198, 0.01, "auto", None, "fitted"),
+        (199, 0.01, "auto", None, "conformal"),
+        (199, 0.01, "fitted", None, "fitted"),
+        (38, 0.05, "auto", None, "fitted"),
+        (39, 0.05, "auto", None, "conformal"),
+        (3, 0.5, "auto", None, "conformal"),
+    ],
+)
+def test_choice_of_calibration(n: int, alpha: float, asked: str, declared: float | None, kind: str | None) -> None:
+    record = with_references([20] * n, declared_bound=declared)
+    found, why = choose_calibration(record, Settings(alpha, asked))  # type: ignore[arg-type]
+    assert found == kind
+    assert bool(why) == (kind is None)
+
+
+def test_why_there_is_no_calibration() -> None:
+    assert "At least 7 reference" in choose_calibration(manifest(), Settings())[1]
+    assert "3 more reference" in choose_calibration(with_references([20] * 4), Settings())[1]
+    assert "--calibration declared" in choose_calibration(manifest(declared_bound=0.2), Settings())[1]
+    assert "no bound" in choose_calibration(manifest(), Settings(calibration="declared"))[1]
+
+
+def test_families_share_alpha_when_conformal_is_chosen() -> None:
+    """Two families have half of alpha each, so twice as many references are needed."""
+    weights = {C: 0.5, "natural": 0.5}
+    for n, kind in ((199, "fitted"), (399, "conformal")):
+        matches = references([dict.fromkeys(weights, 10)] * n, 100)
+        assert choose_calibration(manifest(families=weights, references=matches), Settings(0.01))[0] == kind
+
+
+# -- what it says ----------------------------------------------------------------------------------------------------
+
+
+def test_derived() -> None:
+    verdict = LineageTest(with_references(STRANGERS, copies=STRONG), Settings(0.01)).decide(one(97), 101)
+    assert verdict.lineage == "derived"
+    assert verdict.reason == ""
+    assert verdict.p_value is not None
+    assert verdict.p_value <= 0.005
+    assert verdict.total_p is not None
+    assert verdict.total_p == pytest.approx(2 * verdict.p_value)
+    assert (verdict.queries, verdict.match_rate) == (101, 0.97)
+    assert verdict.decided_by == "label-match on characteristic probes"
+    assert verdict.error == pytest.approx(0.005)  # all probes answered: only the half between models is used
+    used = verdict.calibration
+    assert used is not None
+    assert (used.kind, used.n, used.authors, used.unstated, used.confidence) == ("fitted", 15, 0, 15, 0.95)
+    assert used.bound is not None
+    assert 0.25 < used.bound < 0.9
+    (family,) = verdict.families
+    assert (family.name, family.matches, family.queries, family.bound) == (C, 97, 100, used.bound)
+
+
+def test_the_bound_is_where_derived_begins() -> None:
+    test = LineageTest(with_references(STRANGERS, copies=STRONG), Settings(0.01))
+    bound = test.decide(one(0), 100).calibration.bound  # type: ignore[union-attr]
+    assert bound is not None
+    most = round(bound * 100)
+    assert test.decide(one(most), 100).lineage != "derived"
+    assert test.decide(one(most + 1), 100).lineage == "derived"
+
+
+def test_unrelated() -> None:
+    verdict = LineageTest(with_references(STRANGERS, copies=STRONG), Settings(0.01)).decide(one(20), 100)
+    assert verdict.lineage == "unrelated"
+    assert verdict.power == 1.0
+
+
+@pytest.mark.parametrize(
+    ("copies", "agreements", "lineage"),
+    [
+        ([100, 99], None, "unrelated"),
+        ([100, 30], None, "inconclusive"),  # one listed copy would hardly be found
+        ([100, 30], [1.0, 0.49], "unrelated"),  # but that one is broken: it is not the owner's function any more
+        ([100, 30], [1.0, 0.5], "inconclusive"),
+        ([], None, "inconclusive"),  # power was never measured
+        ([100, 99], [0.1, 0.2], "inconclusive"),
+    ],
+)
+def test_unrelated_needs_power(copies: list[int], agreements: list[float] | None, lineage: str) -> None:
+    record = with_references(STRANGERS, copies=[{C: c} for c in copies], agreements=agreements)
+    verdict = LineageTest(record, Settings(0.01)).decide(one(18), 100)
+    assert verdict.lineage == lineage
+    if lineage == "unrelated":
+        assert verdict.power is not None
+        assert verdict.power >= POWER_NEEDED
+    else:
+        assert "power" in verdict.reason
+        assert verdict.power is None or verdict.power < POWER_NEEDED
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 100), st.integers(0, 100), st.integers(1, 100))
+def test_unrelated_is_said_only_with_power_and_below_every_copy(matches: int, copy: int, asked: int) -> None:
+    record = with_references(STRANGERS, copies=[{C: copy}])
+    found = min(matches, asked)
+    verdict = LineageTest(record, Settings(0.01)).decide(one(found, asked), asked)
+    if verdict.lineage == "unrelated":
+        assert verdict.power is not None
+        assert verdict.power >= POWER_NEEDED
+        assert hypergeometric_tail(found + 1, 100, copy, asked) >= 0.99  # such a copy would almost surely give more
+
+
+def test_power_is_the_chance_to_find_the_weakest_copy() -> None:
+    test = LineageTest(with_references(STRANGERS, copies=[{C: 90}, {C: 100}]), Settings(0.01))
+    verdicts = [test.decide(one(k, 30), 30) for k in range(31)]
+    fewest = min(k for k, v in enumerate(verdicts) if v.lineage == "derived")
+    assert verdicts[0].power == pytest.approx(hypergeometric_tail(fewest, 100, 90, 30))
+    assert test.decide(one(0, 3), 3).power == 0.0  # three probes can never decide
+
+
+def test_in_between_is_inconclusive() -> None:
+    """Too few matches for `derived`, but as few as a copy may well give when only some probes are asked."""
+    for copy in range(50, 100):
+        test = LineageTest(with_references(STRANGERS, copies=[{C: copy}]), Settings(0.01))
+        verdicts = [test.decide(one(k, 30), 30) for k in range(31)]
+        power = verdicts[0].power
+        if power is not None and POWER_NEEDED <= power < 0.99:
+            break
+    fewest = min(k for k, v in enumerate(verdicts) if v.lineage == "derived")
+    assert verdicts[fewest - 1].lineage == "inconclusive"
+    assert "more than unrelated models" in verdicts[fewest - 1].reason
+    assert verdicts[0].lineage == "unrelated"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 100), st.integers(1, 100), st.sampled_from(["auto", "fitted", "conformal", "declared"]))
+def test_without_calibration_nothing_is_concluded(matches: int, asked: int, kind: str) -> None:
+    test = LineageTest(manifest(copies=STRONG), Settings(0.05, kind))  # type: ignore[arg-type]
+    verdict = test.decide(one(min(matches, asked), asked, 0.99), asked)
+    assert verdict.lineage == "inconclusive"
+    assert (verdict.calibration, verdict.p_value, verdict.total_p, verdict.power) == (None, None, None, None)
+    assert verdict.decided_by == "nothing"
+    assert verdict.reason
+    assert "can't be better than inconclusive" in explain(verdict)
+
+
+@given(st.integers(0, 100))
+def test_another_label_space_is_never_unrelated(matches: int) -> None:
+    test = _strangers_test()
+    verdict = test.decide(one(matches), 100, same_labels=False)
+    assert verdict.lineage in ("derived", "inconclusive")
+    assert (verdict.lineage == "derived") == (test.decide(one(matches), 100).lineage == "derived")
+    if verdict.lineage == "inconclusive":
+        assert "label space" in verdict.reason
+
+
+@cache
+def _strangers_test() -> LineageTest:
+    return LineageTest(with_references(STRANGERS, copies=STRONG), Settings(0.01))
+
+
+def test_nothing_asked_says_nothing() -> None:
+    verdict = LineageTest(with_references(STRANGERS, copies=STRONG), Settings(0.01)).decide({}, 0)
+    assert (verdict.lineage, verdict.match_rate, verdict.families) == ("inconclusive", 0.0, ())
+
+
+@given(st.integers(0, 99))
+def test_score_grows_with_the_match(matches: int) -> None:
+    test = _strangers_test()
+    less, more = test.decide(one(matches), 100), test.decide(one(matches + 1), 100)
+    assert less.score < more.score
+    assert less.total_p is not None
+    assert more.total_p is not None
+    assert less.total_p >= more.total_p
+    usual = sum(STRANGERS) / len(STRANGERS) / 100
+    assert less.score == pytest.approx(matches / 100 - usual)
+
+
+def test_score_without_references_is_above_chance() -> None:
+    verdict = LineageTest(manifest(), Settings()).decide(one(50), 100)
+    assert verdict.score == pytest.approx(0.5 - 1 / 6)
+
+
+def test_authors_are_counted() -> None:
+    authors = ["a", "a", "b", None, "b", "c", None, "a"]
+    record = manifest(references=references([{C: 20}] * 8, 100, authors=authors))
+    used = LineageTest(record, Settings()).decide(one(20), 100).calibration
+    assert used is not None
+    assert (used.n, used.authors, used.unstated) == (8, 3, 2)
+
+
+# -- soft outputs ----------------------------------------------------------------------------------------------------
+
+
+def soft_record(n: int = 15) -> Manifest:
+    soft = [{C: 0.2 + 0.03 * math.sin(i)} for i in range(n)]
+    return manifest(references=references([{C: 18 + i % 6} for i in range(n)], 100, soft), copies=STRONG)
+
+
+def test_soft_outputs_decide_where_labels_do_not() -> None:
+    test = LineageTest(soft_record(), Settings(0.01))
+    found = test.decide(one(20, correlation=0.95), 100)
+    assert found.lineage == "derived"
+    assert found.decided_by == "log-output-correlation on characteristic probes"
+    assert test.decide(one(20, correlation=0.2), 100).lineage == "unrelated"
+    assert test.decide(one(20), 100).lineage == "unrelated"
+    only = LineageTest(soft_record(), Settings(0.01, label_only=True))
+    assert only.decide(one(20, correlation=0.95), 100).lineage == "unrelated"
+
+
+def test_soft_outputs_need_all_probes_and_all_references() -> None:
+    """A correlation over some of the probes is another statistic than the one that was calibrated."""
+    test = LineageTest(soft_record(), Settings(0.01))
+    assert test.decide(one(20, 99, 0.99), 99).decided_by.startswith("label-match")
+    gaps = soft_record()
+    silent = gaps.references[0].model_copy(update={"families": {C: match(20, 100)}})
+    record = gaps.model_copy(update={"references": (silent, *gaps.references[1:])})
+    assert LineageTest(record, Settings(0.01)).decide(one(20, correlation=0.99), 100).lineage != "derived"
+
+
+def test_shares_of_alpha_add_up() -> None:
+    """With soft outputs the label test has 80 % of the family's share; without, all of it."""
+    test = LineageTest(soft_record(), Settings(0.01))
+    both, labels = test.decide(one(60, correlation=-1.0), 100), test.decide(one(60), 100)
+    assert both.total_p == pytest.approx(labels.total_p / LABEL_SHARE)  # type: ignore[operator]
+    assert both.error == pytest.approx(labels.error) == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize("n", [199, 500, 998])
+def test_references_too_few_for_a_soft_rank_do_not_weaken_the_label_test(n: int) -> None:
+    """A share of alpha for a rank test that nobody can pass would be wasted: with 199 references, all of it."""
+    verdict = LineageTest(soft_record(n), Settings(0.01)).decide(one(100, correlation=0.999), 100)
+    assert verdict.calibration is not None
+    assert verdict.calibration.kind == "conformal"
+    assert verdict.lineage == "derived"
+    assert verdict.total_p == pytest.approx(2 / (n + 1))
+
+
+def test_enough_references_for_a_soft_rank() -> None:
+    verdict = LineageTest(soft_record(999), Settings(0.01)).decide(one(20, correlation=0.999), 100)
+    assert verdict.lineage == "derived"
+    assert verdict.decided_by.startswith("log-output-correlation")
+
+
+def test_power_counts_the_share_that_the_label_test_has() -> None:
+    """The label test beside a soft one has 80 % of alpha: its power is that of the smaller level."""
+    for copy in range(30, 50, 2):
+        record = soft_record().model_copy(update={"copies": manifest(copies=[{C: copy}]).copies})
+        soft, plain = LineageTest(record, Settings(0.01)), LineageTest(record, Settings(0.008, label_only=True))
+        assert soft.decide(one(20, correlation=0.2), 100).power == plain.decide(one(20), 100).power
+
+
+def test_two_families_one_asked() -> None:
+    weights = {C: 0.5, "natural": 0.5}
+    matches = references([{C: 20, "natural": 40}] * 15, 100)
+    copies = [dict.fromkeys(weights, 100)]
+    test = LineageTest(manifest(families=weights, references=matches, copies=copies), Settings(0.01))
+    both = test.decide({C: match(20, 100), "natural": match(95, 100)}, 200)
+    assert both.lineage == "derived"
+    assert both.decided_by == "label-match on natural probes"
+    assert both.match_rate == pytest.approx(115 / 200)
+    assert both.error == pytest.approx(0.005)
+    alone = test.decide(one(20), 100)
+    assert alone.error == pytest.approx(0.0025)
+    assert [f.name for f in alone.families] == [C]
+
+
+# -- verdicts --------------------------------------------------------------------------------------------------------
+
+
+def every_verdict() -> dict[str, Verdict]:
+    strangers = _strangers_test()
+    conformal = LineageTest(with_references([20] * 40, copies=STRONG), Settings(0.05))
+    declared = LineageTest(manifest(declared_bound=0.25), Settings(0.01, "declared"))
+    return {
+        "derived, fitted": strangers.decide(one(99), 100),
+        "unrelated, fitted": strangers.decide(one(20), 100),
+        "inconclusive, fitted": LineageTest(with_references(STRANGERS), Settings(0.01)).decide(one(20), 100),
+        "derived, conformal": conformal.decide(one(99), 100),
+        "unrelated, conformal": conformal.decide(one(10), 100),
+        "derived, declared": declared.decide(one(80, 90), 90),
+        "inconclusive, none": LineageTest(manifest(), Settings(0.01)).decide(one(99), 100),
+        "derived, digest": strangers.recognised(),
+    }
+
+
+@pytest.mark.parametrize("name", every_verdict())
+def test_verdicts_as_json(name: str) -> None:
+    verdict = every_verdict()[name]
+    assert verdict.lineage == name.split(",", maxsplit=1)[0]
+    row = json.loads(json.dumps(verdict.to_dict(), allow_nan=False))
+    assert set(row) >= FIELDS
+    assert row["integrity"] == "unknown" if verdict.decided_by != "digest" else "intact"
+    assert row["direction"] == "unknown"
+    assert row["does_not_say"] == LIMITS_TEXT
+    assert row["explanation"] == explain(verdict)
+    if row["calibration"] is not None:
+        assert set(row["calibration"]) >= {"kind", "n", "authors", "confidence", "bound"}
+
+
+@pytest.mark.parametrize("name", every_verdict())
+def test_every_explanation_names_its_level_and_calibration(name: str) -> None:
+    verdict = every_verdict()[name]
+    text = explain(verdict)
+    kind = name.split(", ")[1]
+    if kind in ("conformal", "fitted", "declared"):
+        assert f"{verdict.error:g}" in text
+        assert kind in text
+        assert f"{verdict.queries} inputs" in text
+        assert verdict.calibration is not None
+        assert f"{verdict.calibration.n} unrelated reference" in text or kind == "declared"
+    assert "stolen" not in text
+    assert text == text.strip()
+    assert ".." not in text
+
+
+@pytest.mark.parametrize("name", every_verdict())
+def test_a_verdict_has_no_truth_value(name: str) -> None:
+    verdict = every_verdict()[name]
+    with pytest.raises(TypeError, match="truth value"):
+        bool(verdict)
+    with pytest.raises(TypeError):
+        assert not verdict
+
+
+def test_recognised_by_digest() -> None:
+    verdict = _strangers_test().recognised()
+    assert (verdict.lineage, verdict.integrity, verdict.queries) == ("derived", "intact", 0)
+    assert (verdict.error, verdict.total_p, verdict.match_rate, verdict.decided_by) == (0.0, 0.0, 1.0, "digest")
+    assert verdict.score >= _strangers_test().decide(one(100), 100).score
+    assert "byte for byte" in explain(verdict)
