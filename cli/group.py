@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
@@ -56,10 +57,11 @@ class VerbGroup(TyperGroup):
 
 
 def load_verb(name: str) -> TyperCommand | TyperGroup:
-    """Import a verb and give each of its options its `FINGERPRINT_*` variable."""
+    """Import a verb, and give each of its options its `FINGERPRINT_*` variable."""
     command = typer.main.get_command(import_module(f"cli.verbs.{name}").app)
     command.name = name
     name_variables(command)
+    spare_defaults(command)
     return cast("TyperCommand", command)
 
 
@@ -72,6 +74,21 @@ def name_variables(command: Any) -> None:  # noqa: ANN401  (a command of typer o
             parameter.show_envvar = False
     for sub in getattr(command, "commands", {}).values():
         name_variables(sub)
+
+
+def spare_defaults(command: Any) -> None:  # noqa: ANN401
+    """Take defaults as they are: typer would build a validator for each, which costs as much as a small model's run."""
+    for parameter in command.params:
+        if parameter.callback is None and not parameter.required:
+            parameter.process_value = partial(_process, parameter, parameter.process_value)
+    for sub in getattr(command, "commands", {}).values():
+        spare_defaults(sub)
+
+
+def _process(parameter: Any, process: Callable[[Any, Any], Any], context: Any, value: Any) -> Any:  # noqa: ANN401
+    if value is None:
+        return () if parameter.multiple or parameter.nargs == -1 else None
+    return value if value is parameter.default and not callable(value) else process(context, value)
 
 
 def long_flag(parameter: Any) -> str:  # noqa: ANN401

@@ -103,7 +103,7 @@ class DataKeys:
 
         Raises:
             Tampered: the file is damaged.
-            StoreError: it can't be read.
+            StoreError: it can't be read, or a newer release wrapped it.
         """
         data = self._stored(sha256)
         return None if data is None else _decode(data, self.path(sha256))
@@ -135,6 +135,10 @@ def _decode(data: bytes, path: Path) -> bytes:
 
     what = f"the data key {path}"
     value = fields(parse_canonical(data.removesuffix(b"\n"), what), frozenset({"format", "key", "wrap"}), what)
-    if value["format"] != KEY_FORMAT or value["wrap"] is not None or not data.endswith(b"\n"):
+    if value["format"] != KEY_FORMAT or not data.endswith(b"\n"):
         raise Tampered(f"{what} is not of the format {KEY_FORMAT}")
+    if value["wrap"] is not None:
+        raise StoreError(
+            f"{what} is wrapped in a way that this release does not know", remedy="Upgrade dnn-fingerprint."
+        )
     return decode_base64(value["key"], what)

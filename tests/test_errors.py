@@ -10,7 +10,14 @@ import pytest
 
 from fingerprint import errors
 from fingerprint.api.results import Status
-from fingerprint.errors import EvidenceError, FingerprintError, MissingExtra, ModelError, UnreadableModel, WorkerTimedOut
+from fingerprint.errors import (
+    EvidenceError,
+    FingerprintError,
+    MissingExtra,
+    ModelError,
+    UnreadableModel,
+    WorkerTimedOut,
+)
 
 CLASSES = {
     name: kind

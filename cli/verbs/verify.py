@@ -118,7 +118,8 @@ def _verify(
             results.append(result)
             rows.append(result.to_dict())
             reports.stream(rows[-1], final=True)
-        threading.Thread(target=pool.close, daemon=True).start()  # ending the workers takes as long as recording
+        closing = threading.Thread(target=pool.close, daemon=True)  # ending the workers takes as long as recording
+        closing.start()
         terminal.close()
         reports.finish(rows, Summary("verify"))
         recorder = comparing.Recorder(database, terminal)
@@ -126,6 +127,7 @@ def _verify(
         for result in results:
             recorder.add(result)
         recorder.finish()
+    closing.join()
     return exit_code([comparing.finding(r) for r in results], request.fail_on, request.expect)
 
 

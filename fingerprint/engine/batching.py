@@ -26,13 +26,15 @@ _FIRST_BYTES = 1 * MIB  # adapted inputs in the first batch
 _FIRST = (4, 32)  # least and most inputs in the first batch
 _MOST_BYTES = 64 * MIB  # adapted inputs in any batch
 _MOST_GROWTH = 1 * GIB  # memory that larger batches may take beyond the first one's
-_GAIN = 1.05  # a doubled batch must be faster per input by this factor for the search to go on
+_GAIN = 1.02  # a larger batch is better if it is faster per input by this factor
+_LOSS = 0.95  # the search goes on while a doubled batch is not slower per input than this share of the best,
+_AGAIN = 0.8  # and times it again, once, above this share: the first batch of a size pays for its memory
 _DISTINCT = 8  # different inputs after which equal answers are called constant
 
 
 @dataclass
 class _Search:
-    """One model's search: double while it pays."""
+    """One model's search: double while it does not cost; many small gains add up."""
 
     size: int  # that the next batch should have
     most: int
@@ -42,6 +44,7 @@ class _Search:
     best_rate: float = 0.0  # inputs per second
     cold: bool = True  # the first batch pays for memory and code that later ones reuse
     settled: bool = False
+    again: bool = False  # this size was timed once and looked slow
     memory: int = 0  # resident bytes after the first batch
 
     def record(self, count: int, seconds: float) -> None:
@@ -52,12 +55,14 @@ class _Search:
             self.cold, self.memory = False, resident_bytes()
             return
         rate = count / max(seconds, 1e-9)
-        better = rate > self.best_rate * _GAIN
-        if better:
+        promising = rate > self.best_rate * _LOSS
+        if rate > self.best_rate * _GAIN:
             self.best, self.best_rate = count, rate
         room = 2 * (resident_bytes() - self.memory) < _MOST_GROWTH
-        if better and room and 2 * count <= self.most:
-            self.size = 2 * count
+        if promising and room and 2 * count <= self.most:
+            self.size, self.again = 2 * count, False
+        elif not promising and not self.again and rate > self.best_rate * _AGAIN:
+            self.again = True
         else:
             self.size, self.settled = self.best, True
 

@@ -7,8 +7,6 @@ import site
 from collections.abc import Mapping
 from pathlib import Path
 
-import fingerprint
-
 _KEPT = (
     "PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "VIRTUAL_ENV",
     "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ",
@@ -24,6 +22,7 @@ _ALLOCATOR = {
 # OpenMP threads that wait must sleep, not spin: beside other busy processes, spinning makes eager PyTorch 5 to 10 times
 # slower.
 _OPENMP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+_HOME = Path(__file__).parents[2]  # the folder that holds this package
 
 
 def worker_environment(
@@ -52,8 +51,7 @@ def worker_environment(
 
 def _search_path(given: str) -> dict[str, str]:
     """The worker must find this very package; an installed one it finds by itself."""
-    home = Path(fingerprint.__file__).parents[1]
     folders = [str(Path(folder).absolute()) for folder in given.split(os.pathsep) if folder]  # it starts elsewhere
-    if home.name not in ("site-packages", "dist-packages") and str(home) not in folders:
-        folders.append(str(home))
+    if _HOME.name not in ("site-packages", "dist-packages") and str(_HOME) not in folders:
+        folders.append(str(_HOME))
     return {"PYTHONPATH": os.pathsep.join(folders)} if folders else {}

@@ -121,7 +121,7 @@ class WorkerServer:
             self._give_up()
             raise WorkerCrashed(
                 f"the {self.runtime} worker process could not start or died",
-                remedy=f"Try: {sys.executable} -c 'import fingerprint.runtimes.{self.runtime}'",
+                remedy="What is installed and works is shown by: fingerprint doctor",
             ) from None
         except BaseException:  # an interrupt
             self._give_up()

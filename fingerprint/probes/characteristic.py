@@ -44,7 +44,7 @@ class CharacteristicFamily(ProbeFamily):
         self.kinds = dict(kinds)
 
     def generate(self, context: ProbeContext, count: int) -> Candidates:
-        """See `ProbeFamily.generate`. Candidates that miss the margin are dropped."""
+        """See `ProbeFamily.generate`. Candidates without their target label are dropped."""
         if context.module is None:
             raise CreateError("characteristic examples need gradients, which this file can't give")
         owner = DifferentiableOwner(context.module, context.spec, context.classes, context.batches)
@@ -58,7 +58,7 @@ class CharacteristicFamily(ProbeFamily):
         images, targets = (np.concatenate(part) for part in zip(*parts, strict=True))
         if not len(images):
             raise CreateError(
-                "no characteristic example reached its margin",
+                "the model gave no characteristic example its target label",
                 remedy="Check the input spec; --families can choose others.",
             )
         return Candidates(
@@ -92,21 +92,25 @@ class CharacteristicFamily(ProbeFamily):
         images = (torch.rand((count, depth, height, width), generator=generator) * 255.0).round_()
         shuffled = torch.randperm(context.classes, generator=generator)
         targets = shuffled.repeat(-(-count // context.classes))[:count]  # balanced
-        reached, active = torch.zeros(count, dtype=torch.bool), torch.arange(count)
+        active = torch.arange(count)
         margin = recipe.kappa * spread
         for _ in range(recipe.rounds):
             for chunk in torch.split(active, owner.chunk):
-                images[chunk], reached[chunk] = optimise(
-                    owner, images[chunk], targets[chunk], recipe, margin, generator
-                )
+                images[chunk], _ = optimise(owner, images[chunk], targets[chunk], recipe, margin, generator)
             survived = self._survive(context, images[active], targets[active], count, SLACK * spread)
             active = active[~survived]
             if not len(active):
                 break
             margin *= recipe.growth
-        keep = reached.clone()
-        keep[active] = True  # not robust enough, but selection may still find nothing better
-        return to_images(images[keep]), targets[keep].numpy()
+        kept = self._labelled(owner, images, targets)
+        return to_images(images[kept]), targets[kept].numpy()
+
+    @staticmethod
+    @torch.no_grad()
+    def _labelled(owner: DifferentiableOwner, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Whether the owner gives each probe its target label, with whatever margin, (N,)."""
+        parts = [owner.logits(part).argmax(1) for part in torch.split(images, owner.chunk)]
+        return torch.cat(parts) == targets
 
     @staticmethod
     def _survive(

@@ -138,15 +138,10 @@ class OnnxRuntime(Runtime):
         return OnnxModel(session, path)
 
     def weights(self, path: Path, format: str) -> dict[str, NDArray[np.generic]]:
-        """Floating-point initializers by name; empty where the `onnx` package is not installed."""
-        try:
-            import onnx
-            from onnx import numpy_helper
-        except ImportError:
-            return {}
-        model = onnx.load(str(path))
-        floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-        return {i.name: numpy_helper.to_array(i) for i in model.graph.initializer if i.data_type in floats}
+        """Floating-point initializers and constants by name."""
+        from fingerprint.runtimes.onnx_weights import read
+
+        return read(path)
 
 
 def _only_input(session: _Session) -> _Node:

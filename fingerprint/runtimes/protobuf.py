@@ -1,12 +1,14 @@
-"""A look at the top-level fields of a protobuf file, enough to tell ONNX from Core ML from neither.
-
-Only field numbers and lengths are read; nothing is parsed, so that no hostile file can cost more than its field count.
+"""The protobuf wire format: the top-level fields of a file, enough to tell ONNX from Core ML from neither, and the
+fields of a message in memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
+
+Field: TypeAlias = int | memoryview  # a varint, or bytes (fixed-size numbers too)
 
 _ONNX_FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}  # of onnx.ModelProto
 _ONNX_VARINTS = {1, 5}  # ir_version, model_version
@@ -24,7 +26,10 @@ class TopLevel:
 
 
 def top_level(file: BinaryIO, size: int) -> TopLevel | None:
-    """The top-level fields of a file, or None where it is no protobuf message."""
+    """The top-level fields of a file, or None where it is no protobuf message.
+
+    Only numbers and lengths are read, so that no hostile file can cost more than its field count.
+    """
     fields: list[tuple[int, int]] = []
     first = at = 0
     while at < size and len(fields) < _MOST:
@@ -59,7 +64,41 @@ def is_coreml(found: TopLevel) -> bool:
     return found.fields[0] == (1, _VARINT) and 2 in numbers and any(200 <= number <= 3000 for number in numbers)
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def message(data: memoryview) -> Iterator[tuple[int, Field]]:
+    """Field numbers and values of a message, in order.
+
+    Raises:
+        ValueError: damaged.
+    """
+    at = 0
+    while at < len(data):
+        key, used = _varint(data, at)
+        wire = key & 7
+        value, end = _varint(data, used) if wire in (_VARINT, _BYTES) else (0, used)
+        if (
+            used == at
+            or wire not in (_VARINT, _FIXED64, _BYTES, _FIXED32)
+            or (wire in (_VARINT, _BYTES) and end == used)
+        ):
+            raise ValueError("no protobuf message")
+        at = end + {_VARINT: 0, _FIXED64: 8, _BYTES: value, _FIXED32: 4}[wire]
+        if at > len(data):
+            raise ValueError("a protobuf message is cut")
+        yield key >> 3, value if wire == _VARINT else data[end:at]
+
+
+def varints(data: memoryview) -> Iterator[int]:
+    """Packed varints. Raises ValueError where they are cut."""
+    at = 0
+    while at < len(data):
+        value, end = _varint(data, at)
+        if end == at:
+            raise ValueError("a packed number is cut")
+        yield value
+        at = end
+
+
+def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
     """(value, position after it); the position is `at` itself where there is none."""
     value = 0
     for count, byte in enumerate(data[at : at + 10]):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
+from random import Random
 
 import numpy as np
 import pytest
@@ -15,13 +16,15 @@ from numpy.typing import NDArray
 
 from fingerprint.decision.distributions import normal_tail
 from fingerprint.decision.null import (
-    AUTHOR_CORRELATION,
     CONFIDENCE,
     MINIMUM_FITTED,
+    PRIOR_AUTHORS,
+    PRIOR_CORRELATION,
     BetaBinomialNull,
     ConformalNull,
     NormalNull,
     Null,
+    author_correlation,
     author_weights,
     likelihood_drop,
 )
@@ -97,24 +100,59 @@ def test_conformal_reaches_its_floor(n: int, gamma: float) -> None:
 # -- author clusters -------------------------------------------------------------------------------------------------
 
 
+def shrunk(estimate: float, groups: int) -> float:
+    return (groups * estimate + PRIOR_AUTHORS * PRIOR_CORRELATION) / (groups + PRIOR_AUTHORS)
+
+
 def test_weights_by_hand() -> None:
-    weights = author_weights(["a", None, "a", "b", None, "a"])
-    assert weights.tolist() == pytest.approx([0.5, 1.0, 0.5, 1.0, 1.0, 0.5])  # three of one author: 1 / (1 + 2 r)
-    assert AUTHOR_CORRELATION == 0.5
+    """Two authors of two, equal within and different between: correlation 1, shrunk over five groups."""
+    r = shrunk(1.0, 2)
+    weights = author_weights([0.1, 0.4, 0.1, 0.4], ["a", "b", "a", "b"])
+    assert weights.tolist() == pytest.approx([1 / (1 + r)] * 4)
+    assert r == pytest.approx((2 + 1.5) / 5)
 
 
-@given(st.lists(st.sampled_from([None, "a", "b", "c"]), min_size=1, max_size=40))
-def test_weights_follow_kish(authors: list[str | None]) -> None:
-    weights = author_weights(authors)
-    assert len(weights) == len(authors)
+def test_without_repeated_authors_the_prior_is_all_there_is() -> None:
+    values = [0.1, 0.2, 0.3, 0.4]
+    for authors in (nobody(4), ["a", "b", "c", None], ["a"] * 4):
+        assert author_correlation(values, authors) == PRIOR_CORRELATION
+    assert author_weights(values, nobody(4)).tolist() == [1.0] * 4
+    assert author_weights(values, ["a"] * 4).tolist() == pytest.approx([1 / (1 + 3 * PRIOR_CORRELATION)] * 4)
+    assert author_correlation([0.2] * 4, ["a", "a", "b", "b"]) == pytest.approx(shrunk(PRIOR_CORRELATION, 2))
+
+
+@pytest.mark.parametrize("true", [0.0, 0.3, 0.8])
+def test_correlation_is_the_anova_estimate(true: float) -> None:
+    """Balanced one-way layout, where the textbook formula is (MSB - MSW) / (MSB + (m - 1) MSW)."""
+    rng = np.random.default_rng(3)
+    groups, m = 40, 6
+    values = clustered_normal([m] * groups, true, rng).reshape(groups, m)
+    between = m * values.mean(axis=1).var(ddof=1)
+    within = values.var(axis=1, ddof=1).mean()
+    textbook = max(0.0, (between - within) / (between + (m - 1) * within))
+    found = author_correlation(values.ravel().tolist(), authors_of([m] * groups))
+    assert found == pytest.approx(shrunk(textbook, groups))
+    assert found == pytest.approx(shrunk(true, groups), abs=0.12)
+
+
+AUTHORED = st.lists(
+    st.tuples(st.floats(-2, 2), st.sampled_from([None, "a", "b", "c", "d"])), min_size=1, max_size=30
+)  # fmt: skip
+
+
+@given(AUTHORED, st.randoms())
+def test_weights_follow_kish(models: list[tuple[float, str | None]], random: Random) -> None:
+    values, authors = [v for v, _ in models], [a for _, a in models]
+    r, weights = author_correlation(values, authors), author_weights(values, authors)
+    assert 0.0 < r < 1.0
     for name in set(authors):
         index = [i for i, a in enumerate(authors) if a == name]
-        units = weights[index].sum()
-        expected = len(index) if name is None else len(index) / (1 + (len(index) - 1) * AUTHOR_CORRELATION)
-        assert units == pytest.approx(expected)
-        assert name is None or units < 1 / AUTHOR_CORRELATION  # no author is worth more than 1 / r models
-    backwards = author_weights(authors[::-1])[::-1]
-    assert np.array_equal(weights, backwards)
+        expected = len(index) if name is None else len(index) / (1 + (len(index) - 1) * r)
+        assert weights[index].sum() == pytest.approx(expected)
+    order = list(range(len(models)))
+    random.shuffle(order)
+    shuffled = author_weights([values[i] for i in order], [authors[i] for i in order])
+    assert shuffled == pytest.approx(weights[order])
 
 
 # -- likelihood regions ----------------------------------------------------------------------------------------------
@@ -246,6 +284,7 @@ SETTINGS = [
     pytest.param([1] * 150, 0.0, 0.4, 0.1, id="150-alone"),
     pytest.param([5] * 8, 0.5, 0.4, 0.1, id="8-authors-of-5"),
     pytest.param([10, *[1] * 6], 0.5, 0.2, 0.05, id="one-author-of-10"),
+    pytest.param([20] * 5, 0.9, 0.4, 0.1, id="5-authors-of-20-nearly-equal"),
 ]
 
 
@@ -280,7 +319,7 @@ def test_beta_binomial_thresholds_hold_95_times_in_100(
 @pytest.mark.slow
 @pytest.mark.parametrize("over", [0.001, 0.02, 0.1, 0.3])
 @pytest.mark.parametrize("mean", [0.02, 0.1, 0.4])
-@pytest.mark.parametrize(("groups", "correlation"), [([1] * 10, 0), ([1] * 190, 0), ([5] * 8, 0.3), ([4] * 25, 0.5)])
+@pytest.mark.parametrize(("groups", "correlation"), [([1] * 10, 0), ([1] * 190, 0), ([5] * 8, 0.3), ([4] * 25, 0.9)])
 def test_beta_binomial_thresholds_over_a_wide_range(
     groups: list[int], correlation: float, mean: float, over: float
 ) -> None:
@@ -322,6 +361,7 @@ NORMAL_SETTINGS = [
     pytest.param([1] * 100, 0.0, id="100-alone"),
     pytest.param([5] * 8, 0.5, id="8-authors-of-5"),
     pytest.param([10, *[1] * 6], 0.5, id="one-author-of-10"),
+    pytest.param([5] * 8, 0.9, id="8-authors-of-5-nearly-equal"),
 ]
 
 

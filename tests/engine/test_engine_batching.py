@@ -80,6 +80,10 @@ def test_the_search_doubles_while_it_pays() -> None:
     assert found_size(lambda size: float(min(size, 128))) == 128
     assert found_size(lambda size: 1000.0 / size) == 32
     assert found_size(float, most=100) == 64
+    assert found_size(lambda size: 100.0 + size / 10) == 512  # small gains add up
+    slow_once = iter((9.0, 10.0, 9.0, 12.0, 1.0))
+    assert found_size(lambda size: next(slow_once)) == 64
+    assert found_size(lambda size: 90.0 if size == 64 else float(size)) == 512
 
 
 def test_the_first_batch_does_not_count() -> None:

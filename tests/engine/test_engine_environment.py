@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import fingerprint
+from fingerprint.engine import environment
 from fingerprint.engine.environment import worker_environment
 
 CALLER = {
@@ -35,7 +36,7 @@ def test_this_package_is_found() -> None:
 
 
 def test_an_installed_package_is_not_put_before_the_standard_library(monkeypatch) -> None:
-    monkeypatch.setattr(fingerprint, "__file__", "/venv/lib/site-packages/fingerprint/__init__.py")
+    monkeypatch.setattr(environment, "_HOME", Path("/venv/lib/site-packages"))
     assert "PYTHONPATH" not in worker_environment(Path("/s"), caller={})
 
 

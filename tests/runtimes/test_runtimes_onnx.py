@@ -1,6 +1,7 @@
 """onnx: dtypes, batches, refusals, gradients."""
 
 import os
+import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -104,6 +105,39 @@ def test_weights(files: dict[str, Path]) -> None:
     reference = engine_models.network().state_dict()
     assert all((weights[k] == v.numpy()).all() for k, v in reference.items())
     assert not any(np.issubdtype(v.dtype, np.integer) for v in weights.values())
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16, np.float64])
+def test_weights_in_every_encoding(tmp_path: Path, kind: type[np.floating]) -> None:
+    values = np.random.default_rng(0).standard_normal((3, 4)).astype(kind)
+    dtype = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+    numbers = onnx.helper.make_tensor("numbers", dtype, values.shape, values.ravel().tolist())
+    raw = onnx.numpy_helper.from_array(values, "raw")
+    constant = onnx.helper.make_node("Constant", [], ["constant"], value=onnx.numpy_helper.from_array(values + 1))
+    out = onnx.helper.make_tensor_value_info("constant", dtype, values.shape)
+    graph = onnx.helper.make_graph([constant], "g", [], [out], [numbers, raw])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "m.onnx")
+    found = RUNTIME.weights(tmp_path / "m.onnx", "onnx")
+    assert {k: v.dtype for k, v in found.items()} == dict.fromkeys(("numbers", "raw", "constant"), values.dtype)
+    assert (found["numbers"] == values).all() and (found["raw"] == values).all()
+    assert (found["constant"] == values + 1).all()
+
+
+def test_weights_of_damaged_files(files: dict[str, Path], tmp_path: Path) -> None:
+    whole = files["onnx"].read_bytes()
+    chance = random.Random(1)
+    for cut in (len(whole) // 3, len(whole) - 5):
+        (tmp_path / "m").write_bytes(whole[:cut])
+        with pytest.raises(UnreadableModel):
+            RUNTIME.weights(tmp_path / "m", "onnx")
+    for _ in range(200):
+        data = bytearray(whole)
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        (tmp_path / "m").write_bytes(data)
+        try:
+            RUNTIME.weights(tmp_path / "m", "onnx")
+        except UnreadableModel:
+            continue
 
 
 def test_gradients(files: dict[str, Path]) -> None:

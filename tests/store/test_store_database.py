@@ -242,6 +242,7 @@ def test_a_damaged_record_is_not_exported(world: World, tmp_path: Path) -> None:
     world.data_key(sealed).write_text(json.dumps(key, sort_keys=True, separators=(",", ":")) + "\n")
     with pytest.raises(Tampered):
         world.database.export(row, tmp_path / "out", include_secrets=True)
+    assert len(world.errors()) == 1
     world.database.export(row, tmp_path / "public")
     world.tensors(sealed).write_bytes(b"x")
     with pytest.raises(Tampered):
@@ -313,6 +314,16 @@ def test_every_byte_of_the_data_key(world: World) -> None:
     with pytest.raises(EvidenceError):
         world.database.load(row, world.keys)
     assert len(world.errors()) == 1
+
+
+def test_a_data_key_that_a_newer_release_wrapped(world: World) -> None:
+    sealed = world.sealed()
+    row = world.database.add(sealed)
+    path = world.data_key(sealed)
+    path.write_bytes(path.read_bytes().replace(b'"wrap":null', b'"wrap":{"kdf":"argon2id"}'))
+    with pytest.raises(StoreError, match="this release does not know") as caught:
+        world.database.load(row, world.keys)
+    assert not isinstance(caught.value, EvidenceError)
 
 
 COLUMNS = {

@@ -61,12 +61,13 @@ def test_locked_by_another_connection(world: World) -> None:
     assert world.errors() == []
 
 
-def hold_lock(path: Path, seconds: float) -> Child:
+def hold_lock(path: Path, seconds: float, *statements: str) -> Child:
     """A process that has the write lock. SQLite must not be carried across a fork, so nothing is open meanwhile."""
 
     def hold(report: Callable[[object], None]) -> None:
         other = sqlite3.connect(path, isolation_level=None)
-        other.execute("BEGIN EXCLUSIVE")
+        for statement in statements or ("BEGIN EXCLUSIVE",):
+            other.execute(statement).fetchall()
         report("locked")
         time.sleep(seconds)
 
@@ -93,6 +94,29 @@ def test_waits_for_a_short_lock(world: World) -> None:
     child = hold_lock(world.home.database, 0.3)
     assert world.reopen().add(world.sealed()).version == 1
     assert child.join()[0] == 0
+
+
+READ = ("PRAGMA journal_mode = DELETE", "BEGIN", "SELECT * FROM runs")
+WRITE = ("PRAGMA journal_mode = DELETE", "BEGIN IMMEDIATE")
+
+
+@pytest.mark.parametrize("statements", [READ, WRITE])
+def test_waits_to_switch_to_write_ahead_logging(world: World, statements: tuple[str, ...]) -> None:
+    world.database.close()
+    child = hold_lock(world.home.database, 0.3, *statements)
+    assert world.reopen().add(world.sealed()).version == 1
+    assert child.join()[0] == 0
+    child = hold_lock(world.home.database, 60, "PRAGMA wal_checkpoint", "BEGIN EXCLUSIVE")
+    child.kill()
+    child.join()
+    world.database.close()
+    child = hold_lock(world.home.database, 60, *statements)
+    try:
+        with pytest.raises(DatabaseBusy):
+            world.reopen(limits=IMPATIENT)
+    finally:
+        child.kill()
+        child.join()
 
 
 # --- rights ----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import warnings
 from typing import TYPE_CHECKING
 
 from fingerprint.errors import TransformError
@@ -43,7 +44,9 @@ def _copied(module: torch.nn.Module) -> tuple[torch.nn.Module, dict[str, torch.T
     if isinstance(module, torch.jit.ScriptModule):
         script = _reloaded(module)
         return script, script_tensors(script)
-    edited = copy.deepcopy(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own pytree deprecations, which nobody here can act on
+        edited = copy.deepcopy(module)
     found = {**dict(edited.named_parameters()), **dict(edited.named_buffers())}
     for name, script in outer_scripts(edited):
         fresh = _reloaded(script)
