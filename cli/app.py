@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from cli.group import VERBS, VerbGroup, explain, flags_of, load_verb
+from cli.group import VERBS, VerbGroup, explain, flags_of, load_verb, spare_defaults
 from fingerprint import __version__
 
 HELP = """Is this my neural network, and is it still what I released?
@@ -72,6 +72,7 @@ def run(arguments: list[str]) -> int:
     """Run the command line and answer its exit code."""
     try:
         command = typer.main.get_command(app)
+        spare_defaults(command)
         cast(Any, command).main(args=arguments, prog_name="fingerprint", default_map=defaults(arguments))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 2

@@ -10,33 +10,34 @@ import gc
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fingerprint.engine.session import WorkerPool
+    from cli.eager import EagerPool
 
-_started: list[WorkerPool] = []
+_started: list[EagerPool] = []
 
 
 def start(arguments: Sequence[str]) -> None:
-    """Guess from raw arguments which runtimes a `verify` will need, and start their workers."""
+    """Guess from raw arguments which runtimes a `verify` will need: start their workers, open the first suspect."""
     if arguments[:1] != ["verify"] or {"--help", "-h"} & set(arguments):
         return
     gc.disable()  # what is imported from here on stays; collecting in between only costs time
     with suppress(Exception):  # whatever is wrong with the arguments, the parser will say it
-        from fingerprint.engine.session import WorkerPool
+        from cli.eager import EagerPool
 
-        _started.append(WorkerPool(threads=_threads(arguments)))
+        _started.append(EagerPool(_threads(arguments)))
         prestart(_started[0], [a for a in arguments[1:] if not a.startswith("-")], "--allow-code" in arguments)
 
 
-def take(threads: int) -> WorkerPool:
+def take(threads: int) -> EagerPool:
     """The pool that `start` made, if it fits, else a new one."""
-    from fingerprint.engine.session import WorkerPool
+    from cli.eager import EagerPool
 
     if _started and _started[0].threads == threads:
         return _started.pop()
-    return WorkerPool(threads=threads)
+    return EagerPool(threads)
 
 
 def drop() -> None:
@@ -45,10 +46,10 @@ def drop() -> None:
         _started.pop().close()
 
 
-def prestart(pool: WorkerPool, paths: Iterable[str | os.PathLike[str]], allow_code: bool) -> None:
+def prestart(pool: EagerPool, paths: Iterable[str | os.PathLike[str]], allow_code: bool) -> None:
     """Start the workers that files will need, except for those that will be refused."""
     from fingerprint.errors import FingerprintError
-    from fingerprint.runtimes.formats import carries_code, sniff
+    from fingerprint.runtimes.formats import carries_code, needs_factory, sniff
     from fingerprint.runtimes.registry import runtime_name
 
     for path in paths:
@@ -56,6 +57,8 @@ def prestart(pool: WorkerPool, paths: Iterable[str | os.PathLike[str]], allow_co
             format = sniff(path) if os.path.isfile(path) else None  # noqa: PTH113  (strings too long for a path raise)
             if format is not None and (allow_code or not carries_code(format)):
                 pool.prestart(runtime_name(format))
+                if not needs_factory(format):
+                    pool.open_ahead(Path(path), allow_code=allow_code)
 
 
 def _threads(arguments: Sequence[str]) -> int:

@@ -79,16 +79,18 @@ def name_variables(command: Any) -> None:  # noqa: ANN401  (a command of typer o
 def spare_defaults(command: Any) -> None:  # noqa: ANN401
     """Take defaults as they are: typer would build a validator for each, which costs as much as a small model's run."""
     for parameter in command.params:
-        if parameter.callback is None and not parameter.required:
+        if not parameter.required:
             parameter.process_value = partial(_process, parameter, parameter.process_value)
     for sub in getattr(command, "commands", {}).values():
         spare_defaults(sub)
 
 
 def _process(parameter: Any, process: Callable[[Any, Any], Any], context: Any, value: Any) -> Any:  # noqa: ANN401
-    if value is None:
-        return () if parameter.multiple or parameter.nargs == -1 else None
-    return value if value is parameter.default and not callable(value) else process(context, value)
+    if value is not None and (value is not parameter.default or callable(value)):
+        return process(context, value)
+    if value is None and (parameter.multiple or parameter.nargs == -1):
+        value = ()
+    return value if parameter.callback is None else parameter.callback(context, parameter, value)
 
 
 def long_flag(parameter: Any) -> str:  # noqa: ANN401

@@ -16,6 +16,7 @@ def main() -> NoReturn:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")  # file names may hold anything
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's own threads would only take the workers' cores
     code = _run(sys.argv[1:])
     if sys.gettrace() is not None:
         sys.exit(code)

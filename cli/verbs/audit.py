@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,19 +10,18 @@ from cli import options as flags
 from cli.exits import FailOn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from cli.access import Selection
-    from cli.comparing import Recorder, Request
+    from cli.comparing import Request
     from cli.output import Reports
+    from cli.records import Records
     from cli.terminal import Terminal
     from fingerprint.api.audit import AuditOptions
     from fingerprint.api.results import Result
     from fingerprint.api.verify import Known
     from fingerprint.sources.interface import Artifact
-    from store.database import Database
 
-T = TypeVar("T")
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
@@ -84,63 +83,35 @@ def audit(
     raise typer.Exit(code)
 
 
-class _OwnThread:
-    """Runs calls in one thread of their own: a database belongs to the thread that opened it."""
-
-    def __init__(self) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="database")
-
-    def call(self, work: Callable[[], T]) -> T:
-        """The result of `work`, or its exception."""
-        return self._executor.submit(work).result()
-
-    def known(self, database: Database) -> Known:
-        """`database.known`, callable from any thread."""
-        return lambda suspect, record, settings: self.call(lambda: database.known(suspect, record, settings))
-
-
 def _audit(sources: Sequence[str], options: AuditOptions, request: Request, terminal: Terminal) -> int:
     """Audit, print, record; answer the exit code."""
     from cli import comparing
-    from cli.access import open_for_results, select
     from cli.output import Reports
+    from cli.records import Records
     from store.home import Home
     from store.keys import trusted_keys
 
-    home, thread = Home.default(), _OwnThread()
+    home = Home.default()
     artifacts = _artifacts(sources)
-    create = bool(request.against)
-    database = thread.call(lambda: open_for_results(home, request.db, create=create))
-    try:
-        keys = trusted_keys(home, request.keys)
-        selection = thread.call(lambda: select(database, request.against, keys))
-        recorder = comparing.Recorder(database, terminal)
-        asked = comparing.parameters(sources, selection, options.verify)
-        thread.call(lambda: recorder.start("audit", asked))
-        known = thread.known(database) if request.known else None
-        with Reports(request.targets, verbose=request.verbose) as reports:
-            audited = _Audit(selection, options, recorder, thread, reports, terminal)
-            return audited.run(artifacts, known, request.fail_on)
-    finally:
-        thread.call(database.close)
+    with (
+        Records(home, request.db, terminal, create=bool(request.against)) as records,
+        Reports(request.targets, verbose=request.verbose) as reports,
+    ):
+        selection = records.select(request.against, trusted_keys(home, request.keys))
+        records.begin("audit", comparing.parameters(sources, selection, options.verify), now=True)
+        known = records.known if request.known else None
+        audited = _Audit(selection, options, records, reports, terminal)
+        return audited.run(artifacts, known, request.fail_on)
 
 
 class _Audit:
     """One audit under way."""
 
     def __init__(
-        self,
-        selection: Selection,
-        options: AuditOptions,
-        recorder: Recorder,
-        thread: _OwnThread,
-        reports: Reports,
-        terminal: Terminal,
+        self, selection: Selection, options: AuditOptions, records: Records, reports: Reports, terminal: Terminal
     ) -> None:
-        self.selection, self.options, self.recorder = selection, options, recorder
-        self.thread, self.reports, self.terminal = thread, reports, terminal
+        self.selection, self.options = selection, options
+        self.records, self.reports, self.terminal = records, reports, terminal
         self.results: list[Result] = []
 
     def run(self, artifacts: Iterable[Artifact], known: Known | None, fail_on: FailOn) -> int:
@@ -156,7 +127,6 @@ class _Audit:
         if not self.results and not partial:
             self.terminal.note("There is no model in these places: nothing was examined.")
         final, correction = correct(self.results, self.options.verify.alpha)
-        self.thread.call(self.recorder.finish)
         self._finish(final, vars(correction), partial=partial)
         return exit_code([comparing.finding(r) for r in final], fail_on, partial=partial)
 
@@ -165,8 +135,8 @@ class _Audit:
         try:
             for result in found:
                 self.results.append(result)
+                self.records.add(result)
                 self.reports.stream(result.to_dict(), final=False)
-                self.thread.call(lambda: self.recorder.add(self.results[-1]))
         except KeyboardInterrupt:
             self.terminal.say("Interrupted: this report holds what was examined so far.")
             return False
@@ -177,7 +147,8 @@ class _Audit:
     def _finish(self, final: Sequence[Result], correction: dict[str, object], *, partial: bool) -> None:
         from fingerprint.report.interface import Summary
 
-        summary = Summary("audit", run=self.recorder.run, correction=correction, partial=partial)
+        self.records.finish()
+        summary = Summary("audit", run=self.records.run, correction=correction, partial=partial)
         self.reports.finish([r.to_dict() for r in final], summary)
 
 

@@ -95,9 +95,9 @@ def _verify(
     import threading
 
     from cli import comparing, early
-    from cli.access import open_for_results, select
     from cli.exits import exit_code
     from cli.output import Reports
+    from cli.records import Records
     from fingerprint.api.verify import verify as compare
     from fingerprint.report.interface import Summary
     from store.home import Home
@@ -106,27 +106,26 @@ def _verify(
     early.collect_again()
     _check(suspects)
     home = Home.default()
+    results, rows = [], []
     with (
-        open_for_results(home, request.db, create=bool(request.against)) as database,
+        Records(home, request.db, terminal, create=bool(request.against)) as records,
         Reports(request.targets, verbose=request.verbose) as reports,
     ):
-        selection = select(database, request.against, trusted_keys(home, request.keys))
-        known = database.known if request.known else None
+        selection = records.select(request.against, trusted_keys(home, request.keys))
+        asked = comparing.parameters([str(s) for s in suspects], selection, options)
+        records.begin("verify", asked, now=not request.known)
+        known = records.known if request.known else None
         found = compare(suspects, selection.fingerprints, options, pool=pool, known=known, progress=terminal)
-        results, rows = [], []
         for result in comparing.with_closed(found, selection):
             results.append(result)
             rows.append(result.to_dict())
+            records.add(result)
             reports.stream(rows[-1], final=True)
-        closing = threading.Thread(target=pool.close, daemon=True)  # ending the workers takes as long as recording
+        records.finish()
+        closing = threading.Thread(target=pool.close, daemon=True)  # ending workers is waiting, and so is recording
         closing.start()
         terminal.close()
         reports.finish(rows, Summary("verify"))
-        recorder = comparing.Recorder(database, terminal)
-        recorder.start("verify", comparing.parameters([str(s) for s in suspects], selection, options))
-        for result in results:
-            recorder.add(result)
-        recorder.finish()
     closing.join()
     return exit_code([comparing.finding(r) for r in results], request.fail_on, request.expect)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,11 +25,12 @@ class Draw:
     index: NDArray[np.int64]
 
 
-def draw(fingerprint: Fingerprint, budget: int | None, rng: np.random.Generator) -> Draw:
-    """All probes, or `budget` of them: families keep their proportions, order and choice are random."""
+def draw(fingerprint: Fingerprint, budget: int | None) -> Draw:
+    """All probes, or `budget` of them: families keep their proportions, order and choice are random (and secret)."""
     count = fingerprint.manifest.probes.count
     if budget is None or budget >= count:
         return Draw(np.arange(count))
+    rng = np.random.default_rng(secrets.randbits(128))  # made only here: importing numpy.random takes its time
     shares = _shares([f.count for f in fingerprint.manifest.families], budget)
     parts = [rng.permutation(np.nonzero(fingerprint.payload.family == i)[0])[:share] for i, share in enumerate(shares)]
     return Draw(rng.permutation(np.concatenate(parts)))

@@ -7,7 +7,6 @@ results: a file that can't be opened is a result, not an exception.
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -189,7 +188,6 @@ class _Examination:
         self.suspect = suspect
         self.sealed = sealed
         self.found = find_spec(path, self.options.spec)
-        self.rng = np.random.default_rng(secrets.randbits(128))
 
     def results(self) -> list[Result]:
         found: dict[int, Result] = {}
@@ -260,7 +258,7 @@ class _Examination:
     def _by_spec(self, session: SuspectSession, indices: list[int], found: FoundSpec) -> dict[int, Result]:
         """One pass for all fingerprints of an image shape."""
         chosen = [self.verifier.fingerprints[i] for i in indices]
-        draws = [draw(f, self.options.budget, self.rng) for f in chosen]
+        draws = [draw(f, self.options.budget) for f in chosen]
         outputs = ask(session.predict, found.spec, chosen, draws)
         adaptation: dict[str, object] = {"origin": found.origin, "spec": found.spec.to_dict()}
         return {
@@ -296,7 +294,7 @@ class _Examination:
         sent = settled.queries
         verdicts: list[tuple[Verdict, InputSpec]] = []
         for spec in settled.specs:
-            drawn = draw(fingerprint, left, self.rng)
+            drawn = draw(fingerprint, left)
             (outputs,) = ask(session.predict, spec, [fingerprint], [drawn])
             verdicts.append((self._verdict(index, alpha, drawn, outputs, spec, 0), spec))
             sent += len(drawn.index)

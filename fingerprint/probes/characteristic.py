@@ -89,6 +89,8 @@ class CharacteristicFamily(ProbeFamily):
         """
         recipe, generator = self.kinds[kind], torch_generator(context.seed, kind)
         height, width, depth = context.spec.image_shape
+        if not count:  # fewer probes than kinds
+            return np.zeros((0, height, width, depth), np.uint8), np.zeros(0, np.int64)
         images = (torch.rand((count, depth, height, width), generator=generator) * 255.0).round_()
         shuffled = torch.randperm(context.classes, generator=generator)
         targets = shuffled.repeat(-(-count // context.classes))[:count]  # balanced

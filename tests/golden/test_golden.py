@@ -32,4 +32,3 @@ def test_a_released_record_is_imported_shown_and_checked(name: str, tmp_path: Pa
     assert MERKLE_ROOT[name] in shown.stdout
     checked = run(tmp_path, "store", "check", "--key", key)
     assert checked.returncode == 0, checked.stdout + checked.stderr
-

@@ -32,7 +32,9 @@ H, W, K = 4, 5, 3
 SPECS = {
     "NCHW": InputSpec("NCHW", (3, H, W), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25)),
     "NHWC": InputSpec("NHWC", (H, W, 3), range=(-1.0, 1.0), mean=(0.0,) * 3, std=(1.0,) * 3),
-    "BGR": InputSpec("NCHW", (3, H, W), range=(0.0, 255.0), mean=(10.0, 20.0, 30.0), std=(50.0, 60.0, 70.0), channels="BGR"),
+    "BGR": InputSpec(
+        "NCHW", (3, H, W), range=(0.0, 255.0), mean=(10.0, 20.0, 30.0), std=(50.0, 60.0, 70.0), channels="BGR"
+    ),
     "grey": InputSpec("NHWC", (H, W, 1), mean=(0.1,), std=(0.5,), channels="L"),
 }  # fmt: skip
 

@@ -1,0 +1,117 @@
+"""Where suspects come from: a file, or a folder read recursively."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fingerprint.errors import UsageError
+from fingerprint.sources.directory import MODEL_SUFFIXES, DirectorySource, is_model
+
+TFLITE = b"\x1c\x00\x00\x00TFL3" + bytes(40)
+SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
+
+
+def zipped(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+    return buffer.getvalue()
+
+
+def place(root: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return root
+
+
+def found(location: Path) -> list[str]:
+    return [str(a.path.relative_to(location)) for a in DirectorySource(str(location)).artifacts()]
+
+
+def test_models_by_content_and_by_suffix_in_sorted_order(tmp_path: Path) -> None:
+    picture = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(picture, "JPEG")
+    place(
+        tmp_path,
+        {
+            "b/z.bin": TFLITE,  # by content
+            "b/a.onnx": b"not a model at all",  # by suffix: reported, so that somebody looks
+            "b/A.TFLITE": b"",
+            "a/weights": SAFETENSORS,
+            "a/readme.md": b"# a model card",
+            "a/data.json": b'{"layout": "NCHW"}',
+            "a/model.onnx.spec.json": b'{"layout": "NCHW", "shape": [3, 4, 4]}',
+            "a/picture.jpg": picture.getvalue(),
+            "a/empty.txt": b"",
+            "top.pt2": zipped("archive/archive_format", "archive/data/weights/0"),
+            "c/deep/er/still.ts": zipped("x/constants.pkl", "x/code/y.py"),
+        },
+    )
+    assert found(tmp_path) == [
+        "top.pt2", "a/weights", "b/A.TFLITE", "b/a.onnx", "b/z.bin", "c/deep/er/still.ts",
+    ]  # fmt: skip
+
+
+def test_names_are_where_it_was_found(tmp_path: Path) -> None:
+    place(tmp_path, {"x.onnx": b"x"})
+    (artifact,) = DirectorySource(str(tmp_path)).artifacts()
+    assert artifact.path == tmp_path / "x.onnx"
+    assert artifact.name == str(tmp_path / "x.onnx")
+
+
+def test_a_single_file_is_always_a_suspect(tmp_path: Path) -> None:
+    """Whoever names a file wants an answer about it, whatever it is."""
+    path = tmp_path / "anything.txt"
+    path.write_bytes(b"hello")
+    assert [a.path for a in DirectorySource(str(path)).artifacts()] == [path]
+
+
+def test_links(tmp_path: Path) -> None:
+    """Links to files count; links to folders are not followed, so that a loop ends."""
+    place(tmp_path / "real", {"x.onnx": b"x"})
+    place(tmp_path / "root", {"y.onnx": b"y"})
+    root = tmp_path / "root"
+    (root / "linked.onnx").symlink_to(tmp_path / "real" / "x.onnx")
+    (root / "folder").symlink_to(tmp_path / "real")
+    (root / "loop").symlink_to(root)
+    (root / "broken.onnx").symlink_to(tmp_path / "nowhere")
+    assert found(root) == ["linked.onnx", "y.onnx"]
+
+
+def test_odd_files_are_passed_over(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")  # opening it would wait for ever
+    (tmp_path / "folder.onnx").mkdir()
+    assert found(tmp_path) == []
+
+
+def test_what_can_not_be_read(tmp_path: Path) -> None:
+    assert not is_model(tmp_path / "absent.bin")
+    assert DirectorySource.accepts(str(tmp_path))
+    assert not DirectorySource.accepts(str(tmp_path / "absent"))
+    with pytest.raises(UsageError, match="absent"):
+        DirectorySource(str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize("suffix", sorted(MODEL_SUFFIXES))
+def test_every_model_suffix_counts_in_any_case(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x{suffix.upper()}"
+    path.write_bytes(b"?")
+    assert is_model(path)
+
+
+@pytest.mark.shared_data
+def test_real_models(shared_data: Path) -> None:
+    names = found(shared_data / "cifar10")
+    assert "akamaster_resnet20.onnx" in names
+    assert "akamaster_resnet20.pt2" in names
+    assert not any(name.endswith(".json") for name in names)
