@@ -116,6 +116,26 @@ def test_integer_input_without_a_scale_takes_the_range() -> None:
     assert (Adapter(spec, Signature((None, 16, 16, 1), "uint8"))(images) == images).all()
 
 
+@pytest.mark.parametrize(("dtype", "zero", "mask"), [("uint8", 0, 0), ("int8", -128, 128)])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("channels", ["RGB", "BGR"])
+def test_the_usual_quantization_is_no_look_up(dtype: str, zero: int, mask: int, layout: str, channels: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 5, 4, 3), dtype=np.uint8)
+    shape = (3, 5, 4) if layout == "NCHW" else (5, 4, 3)
+    spec = InputSpec(layout, shape, range=(-1.0, 0.9921875), channels=channels)
+    signature = Signature((None, *shape), dtype, 2.0**-7, zero + 128)
+    adapter = Adapter(spec, signature)
+    assert adapter._flip == mask
+    np.testing.assert_array_equal(adapter(images), np.stack([reference(spec, signature, image) for image in images]))
+
+
+def test_many_images_are_looked_up_in_blocks() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (9, 200, 200, 3), dtype=np.uint8)
+    spec = InputSpec("NCHW", (3, 200, 200), mean=(0.1, 0.2, 0.3))
+    adapter = Adapter(spec, Signature((), "float32"))
+    np.testing.assert_array_equal(adapter(images), np.concatenate([adapter(image[None]) for image in images]))
+
+
 def test_the_spec_decides_where_the_file_is_silent() -> None:
     spec = InputSpec("NHWC", (2, 2, 1), dtype="float16", channels="L")
     assert Adapter(spec, Signature((), "float32")).dtype == np.float16
