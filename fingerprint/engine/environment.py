@@ -7,6 +7,7 @@ import site
 from collections.abc import Mapping
 from pathlib import Path
 
+SCRATCH_PREFIX = "fingerprint-worker-"  # of the folder that a worker lives in
 _KEPT = (
     "PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "VIRTUAL_ENV",
     "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ",

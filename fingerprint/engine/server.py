@@ -22,6 +22,7 @@ from typing import NoReturn, cast
 gc.disable()  # what is imported from here on stays; collecting in between only costs time
 
 from fingerprint.engine import protocol, suspect  # noqa: E402
+from fingerprint.engine.environment import SCRATCH_PREFIX  # noqa: E402
 from fingerprint.engine.protocol import Header  # noqa: E402
 from fingerprint.errors import FingerprintError, MissingExtra  # noqa: E402
 from fingerprint.limits import DEFAULT  # noqa: E402
@@ -47,6 +48,8 @@ def main() -> None:
         server.serve(single=mode == "single")
     finally:
         server.end_all()
+        if Path.cwd().name.startswith(SCRATCH_PREFIX):  # the verifier died without removing it
+            _remove(Path.cwd())
         os._exit(0)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fingerprint.engine import protocol
-from fingerprint.engine.environment import worker_environment
+from fingerprint.engine.environment import SCRATCH_PREFIX, worker_environment
 from fingerprint.engine.protocol import Deadline, Header
 from fingerprint.errors import WorkerCrashed, WorkerTimedOut
 from fingerprint.limits import Limits
@@ -41,7 +41,7 @@ class WorkerServer:
         self.runtime, self.fork, self._limits = runtime, fork, limits
         self.used = self.dead = False
         self._lock = threading.Lock()
-        self._folder = tempfile.TemporaryDirectory(prefix="fingerprint-worker-", ignore_cleanup_errors=True)
+        self._folder = tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, ignore_cleanup_errors=True)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         scratch = Path(self._folder.name)
         with theirs:

@@ -109,9 +109,14 @@ def save_exported_onnx(module: nn.Sequential, path: Path) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module, (torch.zeros(2, 1, 8, 8),), str(path), dynamic_shapes=({0: torch.export.Dim("n", min=1, max=4096)},),
-            dynamo=True, external_data=False, verbose=False,
-        )  # fmt: skip
+            module,
+            (torch.zeros(2, 1, 8, 8),),
+            str(path),
+            dynamic_shapes=({0: torch.export.Dim("n", min=1, max=4096)},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
     return path
 
 

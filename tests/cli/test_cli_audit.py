@@ -87,6 +87,16 @@ def test_an_empty_place(owner: Tool, tmp_path: Path) -> None:
     assert owner("audit", tmp_path / "none").code == 2
 
 
+def test_a_broken_sidecar_stops_no_audit(owner: Tool, models: Path, tmp_path: Path) -> None:
+    for name in ("1.onnx", "2.onnx"):
+        shutil.copy(models / "strangers" / "net-0.onnx", tmp_path / name)
+    (tmp_path / "1.onnx.spec.json").write_text('{"layout": ')
+    shutil.copy(models / "strangers" / "net-0.onnx.spec.json", tmp_path / "2.onnx.spec.json")
+    done = owner("audit", tmp_path, "-f", "json")
+    assert [row["status"] for row in done.json["results"]] == ["unsupported", "decided"]
+    assert "1.onnx.spec.json" in done.json["results"][0]["reason"] and done.code == 3
+
+
 def test_ctrl_c_reports_what_is_known(owner: Tool, models: Path, registry: Path, tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()

@@ -152,15 +152,16 @@ def test_early_start_guesses_and_never_fails(
 ) -> None:
     import gc
 
-    from fingerprint.engine.session import WorkerPool
+    from cli.eager import EagerPool
 
     model = tmp_path / "m.tflite"
     model.write_bytes(b"\x1c\0\0\0TFL3" + bytes(32))
     names: list[str] = []
-    monkeypatch.setattr(WorkerPool, "prestart", lambda self, name: names.append(name))
+    monkeypatch.setattr(EagerPool, "prestart", lambda self, name: names.append(name))
+    monkeypatch.setattr(EagerPool, "open_ahead", lambda self, path, allow_code: names.append(path.name))
     try:
         early.start([a.format(model=model) for a in arguments])
-        assert names == (["litert"] if started else [])
+        assert names == (["litert", "m.tflite"] if started else [])
         pool = early.take(1)
         assert pool.threads == 1
         pool.close()
@@ -168,6 +169,83 @@ def test_early_start_guesses_and_never_fails(
         early.drop()
         early.collect_again()
         gc.unfreeze()
+
+
+def test_a_suspect_opened_ahead_is_handed_out_once(models: Path) -> None:
+    from cli.eager import EagerPool
+    from fingerprint.engine.sealed import SealedFile
+
+    with EagerPool(1) as pool:
+        pool.open_ahead(models / "owner.onnx", allow_code=False)
+        with SealedFile.of(models / "owner.onnx") as sealed, pool.open(sealed) as first, pool.open(sealed) as second:
+            assert first.pid != second.pid and first.signature == second.signature
+
+
+def test_another_suspect_than_the_one_opened_ahead(models: Path) -> None:
+    from cli.eager import EagerPool
+    from fingerprint.engine.sealed import SealedFile
+    from fingerprint.errors import UnreadableModel
+
+    with EagerPool(1) as pool:
+        pool.open_ahead(models / "owner.onnx", allow_code=False)
+        with SealedFile.of(models / "references" / "net-0.onnx") as sealed, pool.open(sealed) as session:
+            assert session.signature.classes == 10
+    with EagerPool(1) as pool:
+        pool.open_ahead(models / "odd" / "cut.onnx", allow_code=False)
+        with SealedFile.of(models / "odd" / "cut.onnx") as sealed, pytest.raises(UnreadableModel):
+            pool.open(sealed)
+    with EagerPool(1) as pool:
+        pool.open_ahead(models / "owner.onnx", allow_code=False)
+
+
+def test_records_raise_what_a_write_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that can't be written costs the record; stored evidence that does not hold is an error."""
+    from cli.records import Records
+    from store.database import Database
+    from store.home import Home
+
+    def refuse(error: Exception) -> None:
+        def start_run(*arguments: object) -> str:
+            raise error
+
+        monkeypatch.setattr(Database, "start_run", start_run)
+
+    stream = io.StringIO()
+    home = Home(tmp_path / "home")
+    refuse(DatabaseBusy("another process is writing"))
+    with Records(home, None, Terminal(stream=stream), create=True) as records:
+        records.begin("verify", {}, now=False)
+        assert records.known("ab" * 32, "cd" * 32, "ef" * 32) is None
+        records.finish()
+        assert records.run is None
+    assert stream.getvalue() == "note: The results are not recorded: another process is writing\n"
+    refuse(Tampered("a row was changed"))
+    records = Records(home, None, Terminal(stream=stream), create=True)
+    records.begin("verify", {}, now=True)
+    records.finish()
+    with pytest.raises(Tampered):
+        records.close()
+    records.close()
+
+
+def test_a_run_is_recorded(tmp_path: Path) -> None:
+    from cli.records import Records
+    from fingerprint.api.results import FingerprintRef, Result, Suspect
+    from store.home import Home
+
+    with Records(Home(tmp_path), None, Terminal(stream=io.StringIO()), create=True) as records:
+        records.begin("audit", {"places": ["x"]}, now=True)
+        for name in ("a", "b"):
+            records.add(Result(Suspect(name), FingerprintRef(None, "n"), "unreadable", "empty"))
+        records.finish()
+        run = records.run
+    assert run is not None
+    from store.database import Database
+
+    with Database.open(tmp_path / "fingerprint.db", Home(tmp_path), readonly=True) as database:
+        assert [row["suspect"]["path"] for row in database.results(run)] == ["a", "b"]
+        (row,) = database.runs()
+        assert (row.id, row.kind, row.results) == (run, "audit", 2) and row.finished
 
 
 def test_a_passphrase_is_asked_for_on_a_terminal(tool: Tool) -> None:

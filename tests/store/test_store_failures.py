@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from store_helpers import Child, World, equal, make_fingerprint, run_child
 
 from fingerprint.errors import DatabaseBusy, DatabaseReadOnly, FingerprintError, StoreError
 from fingerprint.limits import Limits
+from store import connection as connection_module
 from store.connection import translate
 from store.database import Database
 from store.home import Home
@@ -469,6 +471,43 @@ def test_several_writers(world: World, tmp_path: Path) -> None:
         assert versions == list(range(1, 33))
         assert [run.results for run in database.runs()] == [8] * 4
         assert database.check(world.keys) == []
+
+
+def test_a_database_that_is_created_while_we_look_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its header and its tables must be read from one state: seen in the stress test of several writers."""
+    home, look = Home(tmp_path), connection_module._applied
+    home.database.touch()
+
+    def intrude(connection: connection_module.Connection) -> int:
+        monkeypatch.setattr(connection_module, "_applied", look)
+        with suppress(DatabaseBusy):
+            Database.open(home.database, home, limits=IMPATIENT).close()
+        return look(connection)
+
+    for readonly in (True, False):
+        monkeypatch.setattr(connection_module, "_applied", intrude)
+        with Database.open(home.database, home, readonly=readonly) as database:
+            assert database.list() == []
+
+
+def test_a_database_in_use_is_never_taken_for_one_that_nobody_writes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without locks a reader can see half a write, so that is for folders where the lock files can't be made."""
+    tried, read = [], connection_module._reader
+
+    def unlucky(path: Path, options: str, limits: Limits) -> connection_module.Connection:
+        tried.append(options)
+        if "immutable" in options:
+            return read(path, options, limits)
+        error = sqlite3.OperationalError("unable to open database file")
+        error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+        raise error
+
+    monkeypatch.setattr(connection_module, "_reader", unlucky)
+    with pytest.raises(StoreError, match="can't be used"):
+        Database.open(world.home.database, world.home, readonly=True)
+    assert tried == ["mode=ro"]
 
 
 def test_a_name_goes_to_one_of_several(world: World) -> None:

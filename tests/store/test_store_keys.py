@@ -219,6 +219,15 @@ def test_long_contents_are_encoded_too() -> None:
         assert max(map(len, lines[1:-1])) <= 64
 
 
+def test_the_cost_of_guessing_a_passphrase(tmp_path: Path) -> None:
+    import base64
+
+    der = base64.b64decode("".join(generate(tmp_path, PASSPHRASE).private.read_text().splitlines()[1:-1]))
+    scrypt = "06092b06010401da47040b"
+    assert bytes.fromhex(scrypt) in der
+    assert bytes.fromhex("02024000020108020105") in der  # N = 2**14, r = 8, p = 5
+
+
 def test_trust(tmp_path: Path, home: Home) -> None:
     assert trusted_keys(home) == {}
     assert not home.path.exists()

@@ -1,0 +1,185 @@
+"""Settling how a suspect wants its input: on clean images, never on probes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fingerprint.data import CleanImages
+from fingerprint.engine.adapt import Adapter
+from fingerprint.engine.settle import MOST_KEPT, NORMALIZATIONS, Settled, candidates, settle
+from fingerprint.errors import SpecError
+from fingerprint.model import Floats, Images, InputSpec, Signature
+
+CLASSES = 5
+OWNER = InputSpec("NCHW", (3, 6, 6), mean=(0.5,) * 3, std=(0.25,) * 3, classes=CLASSES)
+LEVELS = 180 + 4 * np.arange(CLASSES)
+IMAGENET = ((0.0, 1.0), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def shades(count: int = 120, seed: int = 0) -> CleanImages:
+    """Grey images; the class is how bright they are, in fine steps."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, count)
+    images = LEVELS[labels][:, None, None, None] + rng.normal(0, 6, (count, 6, 6, 3))
+    return CleanImages(images.round().astype(np.uint8), labels)
+
+
+class Thresholds:
+    """A model that knows the mean of its *input* for each class, so that it is right under one feeding only."""
+
+    def __init__(self, truth: InputSpec, offset: int = 0) -> None:
+        self.truth, self.offset = truth, offset
+        levels = np.stack([np.full((6, 6, 3), level, np.uint8) for level in LEVELS])
+        self.centres = self._means(levels, truth)
+        self.asked: list[InputSpec] = []
+        self.images: list[Images] = []
+
+    @staticmethod
+    def _means(images: Images, spec: InputSpec) -> NDArray[np.float64]:
+        return Adapter(spec, Signature((), spec.dtype))(images).astype(np.float64).mean(axis=(1, 2, 3))
+
+    def __call__(self, images: Images, spec: InputSpec) -> Floats:
+        self.asked.append(spec)
+        self.images.append(images)
+        scores = -np.abs(self._means(images, spec)[:, None] - self.centres)
+        background = np.full((len(images), self.offset), -1e9)
+        return np.concatenate([background, scores], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("normalization", [(OWNER.range, OWNER.mean, OWNER.std), *NORMALIZATIONS])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_the_right_feeding_is_found(
+    normalization: tuple[tuple[float, float], tuple[float, ...], tuple[float, ...]], offset: int
+) -> None:
+    numbers, mean, std = (normalization[0], *(v * (3 if len(v) == 1 else 1) for v in normalization[1:]))
+    truth = replace(OWNER, range=numbers, mean=mean, std=std)
+    model = Thresholds(truth, offset)
+    signature = Signature((None, 3, 6, 6), "float32", classes=CLASSES + offset)
+    options = candidates(signature, OWNER, CLASSES)
+    clean = shades()
+    found = settle(model, options, clean, CLASSES)
+    best = found.specs[0]
+    assert (best.range, best.mean, best.std, best.class_offset) == (numbers, mean, std, offset)
+    assert found.accuracy > 0.95
+    assert found.images == len(clean)
+    assert found.queries == len(clean) * len(options)  # every input that was sent
+    assert len(options) == (1 + len(NORMALIZATIONS)) * (2 if offset else 1)
+
+
+def test_it_looks_at_nothing_but_the_clean_images() -> None:
+    """Never at probes: the match can't be maximised by the choice."""
+    model, clean = Thresholds(OWNER), shades()
+    settle(model, candidates(Signature((), "float32", classes=CLASSES), OWNER, CLASSES), clean, CLASSES)
+    assert all(np.array_equal(images, clean.images) for images in model.images)
+
+
+def test_guessing_is_refused() -> None:
+    clean = shades()
+    rng = np.random.default_rng(3)
+
+    def guess(images: Images, spec: InputSpec) -> Floats:
+        return rng.normal(size=(len(images), CLASSES)).astype(np.float32)
+
+    options = candidates(Signature((), "float32", classes=CLASSES), OWNER, CLASSES)
+    refused = [settle(guess, options, clean, CLASSES) for _ in range(20)]
+    assert sum(not s.specs for s in refused) >= 19  # at 6 looks each, 1 in 1000 may pass per look
+    constant = settle(lambda i, s: np.eye(CLASSES, dtype=np.float32)[np.zeros(len(i), int)], options, clean, CLASSES)
+    assert constant.specs == ()
+    assert constant.queries == 6 * len(clean)
+    inverted = settle(lambda i, s: -Thresholds(OWNER)(i, s), options, clean, CLASSES)
+    assert inverted.specs == ()
+
+
+def test_few_images_are_not_enough_to_be_sure() -> None:
+    clean = shades(3)
+    options = candidates(Signature((), "float32", classes=CLASSES), OWNER, CLASSES)
+    assert settle(Thresholds(OWNER), options, clean, CLASSES).specs == ()  # 3 of 3 right: 1 in 125 by chance
+
+
+def test_equally_good_feedings_are_all_kept_but_not_too_many() -> None:
+    """A model that does not care how it is fed gives no reason to prefer one."""
+    clean = shades()
+
+    def indifferent(images: Images, spec: InputSpec) -> Floats:
+        return Thresholds(OWNER)(images, OWNER)
+
+    options = candidates(Signature((), "float32", classes=CLASSES), OWNER, CLASSES)
+    found = settle(indifferent, options, clean, CLASSES)
+    assert found.specs == tuple(options[:MOST_KEPT])
+    assert found.specs[0] == replace(OWNER, author=None)  # the owner's own comes first
+
+
+def test_a_significantly_worse_feeding_is_dropped() -> None:
+    clean = shades(200)
+    options = candidates(Signature((), "float32", classes=CLASSES), OWNER, CLASSES)[:2]
+
+    def one_worse(wrong: int) -> Settled:
+        def predict(images: Images, spec: InputSpec) -> Floats:
+            answers = Thresholds(OWNER)(images, OWNER)
+            if spec == options[1]:
+                answers[:wrong] = -answers[:wrong]
+            return answers
+
+        return settle(predict, options, clean, CLASSES)
+
+    assert len(one_worse(4).specs) == 2  # 4 to 0: p = 1/16
+    assert len(one_worse(7).specs) == 1  # 7 to 0: p = 1/128
+
+
+# -- which feedings fit a file ---------------------------------------------------------------------------------------
+
+
+def test_candidates_follow_the_file() -> None:
+    signature = Signature((None, 10, 12, 3), "float32", classes=7)
+    (first, *rest) = candidates(signature, OWNER, 7)
+    assert (first.layout, first.shape, first.classes) == ("NHWC", (10, 12, 3), 7)
+    assert (first.range, first.mean, first.std) == (OWNER.range, OWNER.mean, OWNER.std)
+    assert all((s.layout, s.shape) == (first.layout, first.shape) for s in rest)
+    assert all(len(s.mean) == len(s.std) == 3 for s in rest)
+    assert any((s.range, s.mean, s.std) == IMAGENET for s in rest)
+    assert len({*rest, first}) == len(rest) + 1  # no feeding twice
+
+
+def test_candidates_follow_the_owner_where_the_file_is_silent() -> None:
+    for shape in ((), (None, None, None, None), (None, 3, None, None)):
+        options = candidates(Signature(shape, "float32", classes=CLASSES), OWNER, CLASSES)
+        assert options[0].shape == OWNER.shape
+        assert options[0].layout == "NCHW"
+    blue = replace(OWNER, channels="BGR")
+    assert {s.channels for s in candidates(Signature((), "float32", classes=CLASSES), blue, CLASSES)} == {"BGR"}
+
+
+def test_candidates_of_other_depths() -> None:
+    grey = candidates(Signature((None, 1, 6, 6), "float32", classes=CLASSES), OWNER, CLASSES)
+    assert all(s.channels == "L" and len(s.mean) == 1 for s in grey)
+    like = InputSpec("NCHW", (1, 6, 6), mean=(0.3,), std=(0.4,), channels="L")
+    colour = candidates(Signature((None, 3, 6, 6), "float32", classes=CLASSES), like, CLASSES)
+    assert all(s.channels == "RGB" and len(s.mean) == 3 for s in colour)
+    assert colour[0].mean == (0.3, 0.3, 0.3)
+
+
+def test_candidates_of_a_quantized_input() -> None:
+    """The file's own scale and zero point come first: its 8-bit value is the image's."""
+    signed = candidates(Signature((1, 6, 6, 3), "int8", 0.5, -10, classes=CLASSES), OWNER, CLASSES)
+    assert (signed[0].range, signed[0].dtype) == ((-59.0, 68.5), "int8")
+    plain = candidates(Signature((1, 6, 6, 3), "uint8", 1 / 128, 128, classes=CLASSES), OWNER, CLASSES)
+    assert plain[0].range == pytest.approx((-1.0, 127 / 128))
+    adapted = Adapter(plain[0], Signature((1, 6, 6, 3), "uint8", 1 / 128, 128))
+    image = np.arange(108, dtype=np.uint8).reshape(1, 6, 6, 3)
+    assert np.array_equal(adapted(image), image)
+
+
+@pytest.mark.parametrize("shape", [(None, 10), (None, 3, 4), (None, 3, 4, 5, 6), (None, 4, 6, 6), (None, 2, 2, 2)])
+def test_what_takes_no_images(shape: tuple[int | None, ...]) -> None:
+    with pytest.raises(SpecError, match="shape"):
+        candidates(Signature(shape, "float32", classes=CLASSES), OWNER, CLASSES)
+
+
+def test_a_background_class_is_considered_only_where_there_is_room_for_it() -> None:
+    for classes, offsets in ((CLASSES, {0}), (CLASSES + 1, {0, 1}), (CLASSES + 2, {0}), (None, {0})):
+        options = candidates(Signature((), "float32", classes=classes), OWNER, CLASSES)
+        assert {s.class_offset for s in options} == offsets
