@@ -127,6 +127,9 @@ def _make(model: Path, options: CreateOptions, previous: FingerprintRow | None, 
     import dataclasses
 
     from fingerprint.api.create import create as make
+    from fingerprint.engine.allocator import keep_freed_memory
+
+    keep_freed_memory()
 
     made = make(model, options, progress=terminal)
     terminal.close()

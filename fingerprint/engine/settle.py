@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fingerprint.data import CleanImages
 from fingerprint.decision.distributions import binomial_tail
-from fingerprint.errors import SpecError
+from fingerprint.errors import DegenerateModel, SpecError
 from fingerprint.model import Floats, Images, InputSpec, Layout, Signature, labels_of
 
 Predict = Callable[[Images, InputSpec], Floats]
@@ -108,7 +109,7 @@ def settle(predict: Predict, options: list[InputSpec], clean: CleanImages, class
         classes: number of common classes.
     """
     assert clean.labels is not None  # noqa: S101  (callers give labelled images)
-    right = np.stack([labels_of(predict(clean.images, s), s.class_offset) == clean.labels for s in options])  # (S, N)
+    right = np.stack([_right(predict, spec, clean) for spec in options])  # (S, N)
     scores = right.sum(axis=1)
     best = int(scores.argmax())
     queries = right.size
@@ -119,9 +120,15 @@ def settle(predict: Predict, options: list[InputSpec], clean: CleanImages, class
     return Settled(tuple(options[i] for i in order[:MOST_KEPT]), accuracy, len(clean), queries)
 
 
-def _as_good(
-    best: np.ndarray[tuple[int], np.dtype[np.bool_]], other: np.ndarray[tuple[int], np.dtype[np.bool_]]
-) -> bool:
+def _right(predict: Predict, spec: InputSpec, clean: CleanImages) -> NDArray[np.bool_]:
+    """Which images (N,) are answered right; none, where this setting makes the model answer nonsense."""
+    try:
+        return np.asarray(labels_of(predict(clean.images, spec), spec.class_offset) == clean.labels)
+    except DegenerateModel:
+        return np.zeros(len(clean), np.bool_)
+
+
+def _as_good(best: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
     """Whether `other` is not significantly worse than `best` on the same images (one-sided exact McNemar test)."""
     only_best, only_other = int((best & ~other).sum()), int((other & ~best).sum())
     return binomial_tail(only_best, only_best + only_other, 0.5) > SEPARATED
