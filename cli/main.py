@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from cli import early
@@ -12,6 +13,9 @@ from cli import early
 
 def main() -> NoReturn:
     """Entry point of the console script."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  (as long as the process)
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -40,8 +44,9 @@ def _run(arguments: list[str]) -> int:
 def _flushed(code: int) -> int:
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        from cli.group import silence_stdout
+    except OSError as error:
+        from cli.group import explain, silence_stdout
 
         silence_stdout()
+        return code if isinstance(error, BrokenPipeError) else explain(error) or code
     return code

@@ -7,8 +7,9 @@ results: a file that can't be opened is a result, not an exception.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -160,6 +161,24 @@ class Verifier:
             self._tests[key] = LineageTest(self.fingerprints[index].manifest, settings)
         return self._tests[key]
 
+    @contextmanager
+    def fitting(self, indices: Sequence[int], alpha: float) -> Iterator[None]:
+        """Fit the tests that are not fitted yet, while the caller waits for a suspect's answers."""
+        missing = [i for i in indices if (i, alpha) not in self._tests]
+        thread = threading.Thread(target=self._fit, args=(missing, alpha), daemon=True)
+        if missing:
+            thread.start()
+        try:
+            yield
+        finally:
+            if missing:
+                thread.join()
+
+    def _fit(self, indices: Sequence[int], alpha: float) -> None:
+        with suppress(Exception):  # the caller meets the same error when it asks for the test
+            for index in indices:
+                self.test(index, alpha)
+
     @staticmethod
     def _undecided(suspect: Suspect, fingerprint: Fingerprint, error: FingerprintError) -> Result:
         status: Status = getattr(error, "status", "unsupported")
@@ -259,7 +278,8 @@ class _Examination:
         """One pass for all fingerprints of an image shape."""
         chosen = [self.verifier.fingerprints[i] for i in indices]
         draws = [draw(f, self.options.budget) for f in chosen]
-        outputs = ask(session.predict, found.spec, chosen, draws)
+        with self.verifier.fitting(indices, self.options.alpha):
+            outputs = ask(session.predict, found.spec, chosen, draws)
         adaptation: dict[str, object] = {"origin": found.origin, "spec": found.spec.to_dict()}
         return {
             i: self._result(i, self._verdict(i, self.options.alpha, d, o, found.spec, 0), adaptation)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fingerprint.data import CleanImages
 from fingerprint.engine.adapt import Adapter
 from fingerprint.engine.settle import MOST_KEPT, NORMALIZATIONS, Settled, candidates, settle
-from fingerprint.errors import SpecError
+from fingerprint.errors import DegenerateModel, SpecError
 from fingerprint.model import Floats, Images, InputSpec, Signature
 
 CLASSES = 5
@@ -128,6 +128,26 @@ def test_a_significantly_worse_feeding_is_dropped() -> None:
 
     assert len(one_worse(4).specs) == 2  # 4 to 0: p = 1/16
     assert len(one_worse(7).specs) == 1  # 7 to 0: p = 1/128
+
+
+def test_a_feeding_that_gives_nonsense_is_no_feeding() -> None:
+    """A model may overflow under one normalization and be right under another."""
+    clean = shades()
+    options = candidates(Signature((), "float32", classes=CLASSES), OWNER, CLASSES)
+
+    def fragile(images: Images, spec: InputSpec) -> Floats:
+        if spec.range[1] > 1.0:
+            raise DegenerateModel("it answers NaN")
+        return Thresholds(OWNER)(images, spec)
+
+    found = settle(fragile, options, clean, CLASSES)
+    assert found.specs[0] == options[0]
+    assert all(spec.range[1] <= 1.0 for spec in found.specs)
+
+    def broken(images: Images, spec: InputSpec) -> Floats:
+        raise DegenerateModel("it answers NaN")
+
+    assert settle(broken, options, clean, CLASSES).specs == ()
 
 
 # -- which feedings fit a file ---------------------------------------------------------------------------------------

@@ -321,6 +321,16 @@ def test_a_reader_that_leaves_is_no_error(owner: Tool) -> None:
     assert process.wait(60) != 0
 
 
+def test_a_full_disk_is_said(owner: Tool) -> None:
+    for flags in (("verify", "derived.onnx"), ("store", "list"), ("--help",)):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [str(COMMAND), *flags], env=owner.environment(), cwd=owner.cwd, stdout=full, stderr=subprocess.PIPE,
+                text=True, check=False,
+            )  # fmt: skip
+        assert done.returncode == 2 and "No space left" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_unexpected_errors_are_one_sentence(owner: Tool) -> None:
     code = "import store.home; store.home.Home.default = None\nfrom cli.main import main; main()"
     command = [sys.executable, "-c", code, "verify", "derived.onnx"]

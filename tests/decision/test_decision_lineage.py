@@ -108,6 +108,26 @@ def test_the_conformal_error_is_used_and_not_wasted() -> None:
     assert derived.mean() > 0.4 * stated  # ties between counts cost a part
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 40), min_size=3, max_size=25), st.integers(1, 39), st.floats(0, 1))
+def test_the_total_p_of_some_probes_by_definition(matches: list[int], asked: int, rate: float) -> None:
+    """The smallest level at which both halves hold: a stranger's rank, and the draw given the most it may match."""
+    n, seen = len(matches), round(rate * asked)
+    record = manifest(count=40, references=references([{C: m} for m in matches], 40))
+    found = LineageTest(record, Settings(0.05, "conformal")).decide({C: match(seen, asked)}, asked).total_p
+    levels = [1.0]
+    for allowed in range(1, (n + 1) // 2 + 1):  # references, with the suspect, that may reach the threshold
+        most = max((m for m in range(-1, 41) if 1 + sum(r >= m for r in matches) > allowed), default=-1)
+        ways = (
+            sum(math.comb(most, x) * math.comb(40 - most, asked - x) for x in range(seen, asked + 1))
+            if most >= 0
+            else 0
+        )
+        tail = ways / math.comb(40, asked) if most >= 0 else float(seen == 0)
+        levels.append(max(2 * allowed / (n + 1), 2 * tail))
+    assert found == pytest.approx(min(levels), rel=1e-6)
+
+
 @pytest.mark.parametrize("dependent", [False, True])
 def test_families_and_soft_outputs_together_keep_the_error(dependent: bool) -> None:
     """Two families, each with a label and a soft test; at the worst all four statistics are one."""
@@ -299,6 +319,18 @@ def test_power_is_the_chance_to_find_the_weakest_copy() -> None:
     assert test.decide(one(0, 3), 3).power == 0.0  # three probes can never decide
 
 
+def test_a_likely_find_is_not_enough_for_unrelated() -> None:
+    """Some power, less than 95 %: a copy could have been missed."""
+    powers = []
+    for copy in range(50, 90, 2):
+        test = LineageTest(with_references(STRANGERS, copies=[{C: copy}]), Settings(0.01))
+        verdict = test.decide(one(0, 30), 30)
+        assert verdict.power is not None
+        powers.append(verdict.power)
+        assert (verdict.lineage == "unrelated") == (verdict.power >= 0.95)
+    assert any(0.85 < power < 0.95 for power in powers)
+
+
 def test_in_between_is_inconclusive() -> None:
     """Too few matches for `derived`, but as few as a copy may well give when only some probes are asked."""
     for copy in range(50, 100):
@@ -387,6 +419,15 @@ def test_soft_outputs_decide_where_labels_do_not() -> None:
     assert test.decide(one(20), 100).lineage == "unrelated"
     only = LineageTest(soft_record(), Settings(0.01, label_only=True))
     assert only.decide(one(20, correlation=0.95), 100).lineage == "unrelated"
+
+
+@pytest.mark.parametrize("correlation", [0.2, 0.3, 0.34, 0.36, 0.38, 0.4, 0.45, 0.6])
+def test_a_soft_test_has_a_fifth_of_alpha_and_half_of_that(correlation: float) -> None:
+    test = LineageTest(soft_record(), Settings(0.01))
+    verdict = test.decide(one(5, correlation=correlation), 100)
+    assert verdict.p_value is not None
+    assert verdict.total_p == pytest.approx(min(1.0, 2 * verdict.p_value / 0.2))
+    assert (verdict.lineage == "derived") == (verdict.p_value <= 0.01 * 0.2 / 2)
 
 
 def test_soft_outputs_need_all_probes_and_all_references() -> None:
