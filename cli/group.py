@@ -118,7 +118,7 @@ def explain(error: BaseException) -> int | None:
         silence_stdout()
         return ERROR
     if isinstance(error, KeyboardInterrupt):
-        _say("Interrupted: nothing was stored.")
+        _say("Interrupted: nothing half-done was kept.")
         return INTERRUPTED
     if wants_traceback():
         traceback.print_exception(error)

@@ -35,7 +35,7 @@ def _run(arguments: list[str]) -> int:
 
         return _flushed(run(arguments))
     except KeyboardInterrupt:
-        print("Interrupted: nothing was stored.", file=sys.stderr)
+        print("Interrupted: nothing half-done was kept.", file=sys.stderr)
         return 130
     finally:
         early.drop()

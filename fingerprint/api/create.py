@@ -269,7 +269,10 @@ class _Creation:
         margins = []
         for how in SELECTION_COPIES:
             with self.owner.copy(how) as predict:
-                margins.append(target_margins(predict(images), targets))
+                outputs = predict(images)
+            margin = target_margins(outputs, targets)
+            margin[outputs.max(axis=1) == outputs.min(axis=1)] = -np.inf
+            margins.append(margin)
         return np.stack(margins)
 
     def _payload(self, made: Sequence[_Made]) -> Payload:

@@ -159,7 +159,7 @@ def _imported(keyed: Tool, models: Path, bytecode: Path, tmp_path: Path) -> None
 def test_ctrl_c_stores_nothing(keyed: Tool) -> None:
     done = keyed.interrupted("create", "owner.onnx", "--name", "n", "--budget", "5000", after_s=5)
     assert (done.code, done.out) == (130, "")
-    assert "nothing was stored" in done.err
+    assert "nterrupted" in done.err
     assert keyed("store", "list", "-f", "json").json["fingerprints"] == []
     assert keyed("store", "check").code == 0
     assert not list(keyed.home.glob("**/.tmp-*")) and not list((keyed.home / "fingerprint.db.tensors").glob("*"))
