@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 CONVERTERS = {  # what `derive` calls upon: module, distribution, extra, what it makes
     "onnxscript": ("onnxscript", "compile-onnx", "compile:onnx from torch"),
-    "litert_torch": ("litert-torch", "compile", "compile:litert from torch"),
-    "ai_edge_quantizer": ("ai-edge-quantizer", "compile", "quantize:static of .tflite files"),
     "onnx2fx": ("onnx2fx", "onnx", "gradients of .onnx files"),
 }
 
@@ -97,6 +95,19 @@ def _converters() -> Iterator[Line]:
             there, detail = True, makes
         missing = f"{makes}: install it with: pip install 'dnn-fingerprint[{extra}]'"
         yield Line("converter", distribution, True if there else None, detail if there else missing)
+    yield _litert_converter()
+
+
+def _litert_converter() -> Line:
+    """It usually lives in an environment of its own, for its pins clash with ours."""
+    from fingerprint.errors import FingerprintError
+    from fingerprint.transforms.litert import converter_version
+
+    name, makes = "litert-torch", "compile:litert, quantize of .tflite files"
+    try:
+        return Line("converter", name, True, f"{converter_version()}: {makes}")
+    except FingerprintError as error:
+        return Line("converter", name, None, f"{makes}: {error.diagnosis()}".replace("\n", ". "))
 
 
 def _home(home: Home) -> Iterator[Line]:

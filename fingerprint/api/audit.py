@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -59,16 +60,16 @@ def audit(
 
 
 class _Examiner:
-    """Examines artifacts from several threads: a verifier and a warm pool per thread."""
+    """Examines artifacts from several threads: a verifier per thread, one warm pool for all, the cores shared out."""
 
     def __init__(
         self, fingerprints: Sequence[Fingerprint], options: AuditOptions, known: Known | None, stack: ExitStack
     ) -> None:
         self._fingerprints, self._options, self._known = fingerprints, options.verify, known
-        self._threads = options.verify.threads
-        self._stack = stack
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = options.verify.threads or max(1, cores // options.workers)
+        self._pool = stack.enter_context(WorkerPool(threads=threads))
         self._local = threading.local()
-        self._lock = threading.Lock()
         self._seen: dict[tuple[str, str], list[Result]] = {}
 
     def __call__(self, artifact: Artifact) -> list[Result]:
@@ -78,9 +79,7 @@ class _Examiner:
     def _verifier(self) -> Verifier:
         verifier: Verifier | None = getattr(self._local, "verifier", None)
         if verifier is None:
-            with self._lock:
-                pool = self._stack.enter_context(WorkerPool(threads=self._threads))
-            verifier = Verifier(self._fingerprints, self._options, pool, self._known, self._seen)
+            verifier = Verifier(self._fingerprints, self._options, self._pool, self._known, self._seen)
             self._local.verifier = verifier
         return verifier
 

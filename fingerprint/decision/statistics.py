@@ -21,7 +21,7 @@ def is_soft(outputs: Floats) -> bool:
     if outputs.shape[1] < 2:
         return False
     needed = min(3, outputs.shape[1])
-    distinct = [bool(len(np.unique(row)) >= needed) for row in outputs[:64]]
+    distinct = [len(set(row.tolist())) >= needed for row in outputs[:64]]
     return bool(sum(distinct) * 2 > len(distinct))
 
 

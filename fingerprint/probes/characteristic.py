@@ -10,7 +10,7 @@ the transfer to unrelated models) small; see docs/results.md for what each knob 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import ClassVar
 
 import numpy as np
@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 
 from fingerprint.errors import CreateError
 from fingerprint.model import Images
-from fingerprint.probes.gradient import DifferentiableOwner, Recipe, logit_spread, optimise, to_images
+from fingerprint.probes.gradient import (
+    DifferentiableOwner,
+    Recipe,
+    logit_spread,
+    optimise,
+    to_images,
+    tolerated_noise,
+)
 from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily
 from fingerprint.probes.seeds import torch_generator
 
@@ -29,6 +36,7 @@ KINDS: Mapping[str, Recipe] = {
     "LTRC": Recipe(kappa=3.0, delta=0.4, draws=2, cut=0.25),
 }
 SEED_SAMPLE = 64  # seeds on which the spread of the logits is measured
+NOISE_SAMPLE = 16  # noise-free examples on which the weight noise that the owner stands is measured
 SLACK = 0.5  # margin that a probe must keep on a compressed copy, in logit spreads: the next copy is another one
 BROKEN = 0.5  # a compressed copy on which fewer probes keep their label is broken, and drives no probe further
 
@@ -49,11 +57,12 @@ class CharacteristicFamily(ProbeFamily):
             raise CreateError("characteristic examples need gradients, which this file can't give")
         owner = DifferentiableOwner(context.module, context.spec, context.classes, context.batches)
         spread = self._spread(owner, context)
-        names = list(self.kinds)
+        kinds = self._tolerated(owner, context, spread)
+        names = list(kinds)
         shares = [count // len(names) + (i < count % len(names)) for i in range(len(names))]
         parts: list[tuple[Images, NDArray[np.int64]]] = []
         for kind, share in zip(names, shares, strict=True):
-            parts.append(self._kind(owner, context, kind, share, spread))
+            parts.append(self._kind(owner, context, kind, kinds[kind], share, spread))
             context.progress.step("characteristic probes", sum(shares[: len(parts)]), count)
         images, targets = (np.concatenate(part) for part in zip(*parts, strict=True))
         if not len(images):
@@ -66,7 +75,7 @@ class CharacteristicFamily(ProbeFamily):
             targets=targets,
             kinds=tuple(kind for kind, part in zip(names, parts, strict=True) for _ in part[1]),
             passes=owner.passes,
-            parameters={"kinds": {k: asdict(r) for k, r in self.kinds.items()}},
+            parameters={"kinds": {k: asdict(r) for k, r in kinds.items()}},
             slack=SLACK * spread,
         )
 
@@ -79,28 +88,50 @@ class CharacteristicFamily(ProbeFamily):
             owner, torch.rand(sample, depth, height, width, generator=torch_generator(context.seed, "spread")) * 255.0
         )
 
+    def _tolerated(self, owner: DifferentiableOwner, context: ProbeContext, spread: float) -> dict[str, Recipe]:
+        """The recipes, with the weight noise that this owner stands."""
+        largest = max((r.delta for r in self.kinds.values()), default=0.0)
+        if not largest:
+            return dict(self.kinds)
+        height, width, depth = context.spec.image_shape
+        generator, sample = torch_generator(context.seed, "noise"), min(NOISE_SAMPLE, owner.chunk)
+        seeds = (torch.rand(sample, depth, height, width, generator=generator) * 255.0).round_()
+        targets = torch.randint(0, context.classes, (sample,), generator=generator)
+        plain = Recipe(kappa=min(r.kappa for r in self.kinds.values() if r.delta))
+        images, reached = optimise(owner, seeds, targets, plain, plain.kappa * spread, generator)
+        if not reached.any():
+            return dict(self.kinds)
+        factor = tolerated_noise(owner, images[reached], targets[reached], largest, generator) / largest
+        return {kind: replace(recipe, delta=recipe.delta * factor) for kind, recipe in self.kinds.items()}
+
     def _kind(
-        self, owner: DifferentiableOwner, context: ProbeContext, kind: str, count: int, spread: float
+        self,
+        owner: DifferentiableOwner,
+        context: ProbeContext,
+        kind: str,
+        recipe: Recipe,
+        count: int,
+        spread: float,
     ) -> tuple[Images, NDArray[np.int64]]:
         """Optimise `count` seeds; raise the margin only for those that a compressed copy answers differently.
 
         So every probe carries the smallest perturbation that survives compression: what is not needed for robustness
         would only add transfer.
         """
-        recipe, generator = self.kinds[kind], torch_generator(context.seed, kind)
+        generator = torch_generator(context.seed, kind)
         height, width, depth = context.spec.image_shape
         if not count:  # fewer probes than kinds
             return np.zeros((0, height, width, depth), np.uint8), np.zeros(0, np.int64)
         images = (torch.rand((count, depth, height, width), generator=generator) * 255.0).round_()
         shuffled = torch.randperm(context.classes, generator=generator)
         targets = shuffled.repeat(-(-count // context.classes))[:count]  # balanced
-        active = torch.arange(count)
+        active, reached = torch.arange(count), torch.zeros(count, dtype=torch.bool)
         margin = recipe.kappa * spread
         for _ in range(recipe.rounds):
             for chunk in torch.split(active, owner.chunk):
-                images[chunk], _ = optimise(owner, images[chunk], targets[chunk], recipe, margin, generator)
+                images[chunk], reached[chunk] = optimise(owner, images[chunk], targets[chunk], recipe, margin, generator)
             survived = self._survive(context, images[active], targets[active], count, SLACK * spread)
-            active = active[~survived]
+            active = active[~survived & reached[active]]  # who did not reach this margin will not reach the next
             if not len(active):
                 break
             margin *= recipe.growth

@@ -15,6 +15,10 @@ from fingerprint.model import Images, InputSpec
 
 CHUNK_PIXELS = 6_000_000  # values in one optimisation batch: 128 CIFAR images are 0.4 M, 40 ImageNet images are 6 M
 CHUNK_PROBES = 128
+NOISE_HALVINGS = 6  # of the weight noise, at most
+NOISE_DRAWS = 4
+NOISE_KEPT = 0.5  # share of noise-free examples that keep their label under a noise that the owner stands
+PATIENCE = 20  # steps without a better margin after which a probe is left as it is
 
 
 class RoundStraightThrough(torch.autograd.Function):
@@ -164,7 +168,7 @@ class Recipe:
 
     kappa: margin to reach at first, in units of the spread of the owner's logits; growth, rounds: the margin is
     raised by this factor, so many times at most, for probes that a compressed copy answers differently; delta: weight
-    noise relative to each tensor's RMS; draws: gradient mean over so many noise draws; cut: share of low frequencies
+    noise relative to each tensor's RMS, halved for owners that it breaks (`tolerated_noise`); draws: gradient mean over so many noise draws; cut: share of low frequencies
     removed from the step; steps: at most, per round; rate: sign step in 8-bit levels, falling linearly to a tenth.
     """
 
@@ -188,6 +192,26 @@ def logit_spread(owner: DifferentiableOwner, images: torch.Tensor) -> float:
     return spread
 
 
+def tolerated_noise(
+    owner: DifferentiableOwner, images: torch.Tensor, targets: torch.Tensor, delta: float, generator: torch.Generator
+) -> float:
+    """`delta` halved until most of `images` (B, C, H, W) keep their label `targets` (B,) under the weight noise.
+
+    Depthwise networks (MobileNet) stand a quarter of the noise that residual ones do: noise that breaks the owner
+    tells the optimisation nothing about the owner's neighbours.
+    """
+    for _ in range(NOISE_HALVINGS):
+        noise, kept = WeightNoise(owner.module, delta, generator), 0.0
+        with noise.held(), torch.no_grad():
+            for _ in range(NOISE_DRAWS):
+                noise.draw()
+                kept += float((target_margin(owner.logits(images), targets) > 0).float().mean()) / NOISE_DRAWS
+        if kept >= NOISE_KEPT:
+            break
+        delta /= 2.0
+    return delta
+
+
 def optimise(
     owner: DifferentiableOwner,
     seeds: torch.Tensor,
@@ -199,21 +223,24 @@ def optimise(
     """Projected sign-gradient descent on relu(margin - (z_t - max z_j)) inside [0, 255].
 
     Vectorised over probes (B, C, H, W); a probe that has reached the margin at its *rounded* values, on every noise
-    draw of a step, leaves the batch.
+    draw of a step, leaves the batch, and so does one whose margin has not grown for `PATIENCE` steps.
 
     Returns:
         images (B, C, H, W), rounded to 8-bit levels, and reached (B,): whether the margin was met.
     """
     images, reached = seeds.clone(), torch.zeros(len(seeds), dtype=torch.bool)
+    best, stalled = torch.full((len(seeds),), -torch.inf), torch.zeros(len(seeds), dtype=torch.int64)
     noise = WeightNoise(owner.module, recipe.delta, generator) if recipe.delta else None
     high_pass = HighPass(seeds.shape[2], seeds.shape[3], recipe.cut) if recipe.cut else None
     for step in range(recipe.steps):
-        active = (~reached).nonzero()[:, 0]
+        active = (~reached & (stalled < PATIENCE)).nonzero()[:, 0]
         if not len(active):
             break
         rate = recipe.rate * (1.0 - 0.9 * step / recipe.steps)
         lowest, gradient = _mean_gradient(owner, images[active], targets[active], margin, noise, recipe.draws)
         reached[active] = lowest >= margin
+        stalled[active] = torch.where(lowest > best[active], 0, stalled[active] + 1)
+        best[active] = torch.maximum(lowest, best[active])
         moving = active[lowest < margin]
         direction = gradient[lowest < margin]
         direction = (high_pass(direction) if high_pass else direction).sign()

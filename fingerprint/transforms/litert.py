@@ -24,6 +24,7 @@ VARIABLE = "FINGERPRINT_CONVERTER_PYTHON"
 CONVERT_S = 1800.0  # wall seconds that one conversion may take
 _SCRIPT = Path(__file__).with_name("_litert_worker.py")
 _PACKAGES = "'litert-torch>=0.10' 'ai-edge-quantizer>=0.10'"
+_VERSIONS = "from importlib.metadata import version as v; print(v('litert-torch'), v('ai-edge-quantizer'), sep=' and ')"
 _TAIL = 12  # lines of the converter's stderr that an error shows
 
 
@@ -83,6 +84,22 @@ def converter_python() -> Path:
     if python.is_file():
         return python
     raise _missing()
+
+
+def converter_version() -> str:
+    """Versions of the converter's packages, and where they are.
+
+    Raises:
+        MissingExtra, TransformError: there is none, or it can't be asked.
+    """
+    python = converter_python()
+    try:
+        asked = subprocess.run([python, "-c", _VERSIONS], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise TransformError(f"{python} can't be run: {error}", remedy=_how_to_install()) from error
+    if asked.returncode:
+        raise _missing()
+    return f"{asked.stdout.strip()} in {python}"
 
 
 def _environment() -> Path:

@@ -494,3 +494,37 @@ def test_a_failing_model_is_left_clean() -> None:
     with pytest.raises(RuntimeError, match="broken"):
         run(module, spec, Recipe(1.0, delta=0.3, draws=2), 5.0)
     assert bits(module) == before
+
+
+class Constant(nn.Module):
+    """Answers class 0 with the same margin whatever it is given."""
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        return 0.0 * value.flatten(1)[:, :K] + torch.tensor([1.0, 0.0, 0.0])
+
+
+def test_a_probe_that_does_not_get_better_is_left() -> None:
+    _, reached, _, owner = run(Constant(), SPECS["NCHW"], Recipe(kappa=1.0, steps=60), 5.0, 12)
+    assert not reached.any()
+    assert owner.passes == 12 * 2 * (PATIENCE + 1)  # the first look, and as many without a better margin
+
+
+@pytest.mark.parametrize(("common", "halvings"), [(0.0, 0), (1.0, 3), (1e6, NOISE_HALVINGS)])
+def test_noise_that_breaks_the_owner_is_halved(common: float, halvings: int) -> None:
+    """Classes that differ by little on large weights drown in noise that is relative to those weights."""
+    spec = SPECS["NCHW"]
+    module = Linear(spec)
+    images, targets = seeds(spec, 64), torch.zeros(64, dtype=torch.int64)
+    module.weight.copy_(torch.zeros_like(module.weight))
+    own = DifferentiableOwner(module, spec, K)._to_input(images)
+    module.weight[0] = own.flatten(1).mean(0).sign() / own[0].numel()
+    module.weight += common
+    module.bias.zero_()
+    before = bits(module)
+    owner = DifferentiableOwner(module, spec, K)
+    found = tolerated_noise(owner, images, targets, 0.4, torch.Generator().manual_seed(0))
+    assert bits(module) == before
+    if common == 1.0:
+        assert 0.4 / 2**NOISE_HALVINGS < found < 0.4
+    else:
+        assert found == 0.4 / 2**halvings
