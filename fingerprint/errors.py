@@ -13,6 +13,10 @@
     ├── WorkerError                  exit 2   the isolated process did not deliver
     │   ├── WorkerCrashed
     │   └── WorkerTimedOut
+    ├── HostError                    exit 2   a host that was asked over the network did not deliver
+    │   ├── HostFailed
+    │   └── HostTimedOut
+    ├── BudgetSpent                  exit 2   the inputs that may be sent are used up
     ├── CreateError                  exit 2   no usable fingerprint came out
     ├── CalibrationError             exit 2
     ├── TransformError               exit 2
@@ -108,6 +112,28 @@ class WorkerTimedOut(WorkerError):
     """The worker ran past its time limit and was killed."""
 
     status = "timed-out"
+
+
+class HostError(FingerprintError):
+    """A host that was asked over the network did not deliver. `status` is the word that a verdict row shows."""
+
+    status = "crashed"
+
+
+class HostFailed(HostError):
+    """The host can't be reached, refuses, or answers with an error."""
+
+
+class HostTimedOut(HostError):
+    """The host did not answer within the time limit."""
+
+    status = "timed-out"
+
+
+class BudgetSpent(FingerprintError):
+    """The inputs that may be sent to a suspect are used up."""
+
+    status = "skipped"
 
 
 class CreateError(FingerprintError):

@@ -24,6 +24,8 @@ class Limits:
     data_images: int = 200_000  # images read from --data
     message_header_bytes: int = 1 * MIB  # JSON header of a worker message
     message_bytes: int = 2 * GIB  # arrays of a worker message
+    response_bytes: int = 64 * MIB  # one answer of a remote host; a file of answers given by hand
+    labels: int = 100_000  # classes of a suspect that tells labels only
     outputs_per_input: int = 4_000_000  # numbers that a model may answer per input
     worker_memory_bytes: int = 8 * GIB  # address space a worker may take beyond its start
     worker_cpu_s: int = 1200  # CPU seconds of one suspect

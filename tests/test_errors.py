@@ -58,7 +58,8 @@ def test_exit_codes(kind: type[FingerprintError]) -> None:
 def test_statuses_are_words_of_the_contract(kind: type[FingerprintError]) -> None:
     status = getattr(kind, "status", None)
     assert status is None or status in Status.__args__  # type: ignore[attr-defined]
-    assert (status is not None) == issubclass(kind, ModelError | errors.WorkerError)
+    of_a_suspect = ModelError | errors.WorkerError | errors.HostError | errors.BudgetSpent
+    assert (status is not None) == issubclass(kind, of_a_suspect)
 
 
 def test_message_and_remedy() -> None:

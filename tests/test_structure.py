@@ -20,7 +20,7 @@ MODULES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py
 # Who stands above whom inside fingerprint (DESIGN section 3); names on one line do not know each other.
 LAYERS = [
     {"api"},
-    {"report", "sources"},
+    {"report", "sources", "remote"},
     {"probes", "decision", "engine", "transforms"},
     {"spec", "runtimes", "record", "data"},
     {"model"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,14 +25,22 @@ class Draw:
     index: NDArray[np.int64]
 
 
-def draw(fingerprint: Fingerprint, budget: int | None) -> Draw:
-    """All probes, or `budget` of them: families keep their proportions, order and choice are random (and secret)."""
+def draw(fingerprint: Fingerprint, budget: int | None, avoid: Collection[int] = ()) -> Draw:
+    """All probes, or `budget` of them: families keep their proportions, order and choice are random (and secret).
+
+    Probes in `avoid` come last in every family. The draw stays uniform where those were drawn without regard to this
+    suspect's answers, as those that were sent to other suspects were.
+    """
     count = fingerprint.manifest.probes.count
     if budget is None or budget >= count:
         return Draw(np.arange(count))
     rng = np.random.default_rng(secrets.randbits(128))  # made only here: importing numpy.random takes its time
     shares = _shares([f.count for f in fingerprint.manifest.families], budget)
-    parts = [rng.permutation(np.nonzero(fingerprint.payload.family == i)[0])[:share] for i, share in enumerate(shares)]
+    late = np.isin(np.arange(count), np.fromiter(avoid, np.int64))
+    parts = []
+    for i, share in enumerate(shares):
+        shuffled = rng.permutation(np.nonzero(fingerprint.payload.family == i)[0])
+        parts.append(shuffled[np.argsort(late[shuffled], kind="stable")][:share])
     return Draw(rng.permutation(np.concatenate(parts)))
 
 

@@ -10,7 +10,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import get_args
@@ -18,15 +18,18 @@ from typing import get_args
 import numpy as np
 
 from fingerprint.api.answers import Draw, ask, compare, draw
+from fingerprint.api.asking import Asker
 from fingerprint.api.results import FingerprintRef, Result, Status, Suspect
+from fingerprint.api.subjects import Place, Subject, is_file, subject_of
 from fingerprint.data import CleanImages, load_images
 from fingerprint.decision.lineage import Asked, LineageTest, Settings
 from fingerprint.decision.verdict import Verdict
-from fingerprint.engine.sealed import SealedFile
-from fingerprint.engine.session import SuspectSession, WorkerPool
+from fingerprint.engine.session import WorkerPool
 from fingerprint.engine.settle import Settled, candidates, settle
 from fingerprint.errors import (
+    BudgetSpent,
     FingerprintError,
+    HostError,
     MissingExtra,
     ModelError,
     SpecError,
@@ -37,11 +40,13 @@ from fingerprint.errors import (
 from fingerprint.model import Floats, InputSpec
 from fingerprint.progress import Progress, Silent
 from fingerprint.record import Fingerprint, canonical
-from fingerprint.runtimes.registry import runtime_for
-from fingerprint.spec import FoundSpec, find_spec
+from fingerprint.remote.interface import Exposures, ForgottenExposures, Manner, Meter, RemoteOptions
+from fingerprint.spec import FoundSpec
 
 METHOD_VERSION = 1  # of the decision; part of what makes an earlier verdict reusable
 CLEAN_USED = 256  # clean images used to settle a suspect's input
+CLEAN_FEWEST = 8  # clean images below which a budget leaves no room to settle an input
+EXPECTED = (ModelError, WorkerError, HostError, MissingExtra, SpecError, BudgetSpent)  # results, not failures
 Known = Callable[[str, str, str], dict[str, object] | None]  # (suspect sha256, fingerprint id, settings) -> row
 
 
@@ -49,26 +54,31 @@ Known = Callable[[str, str, str], dict[str, object] | None]  # (suspect sha256, 
 class VerifyOptions:
     """How to verify. alpha bounds the probability of `derived` for an unrelated model.
 
-    budget: inputs sent to a suspect at most (None: all probes). spec: for all suspects, before their sidecars.
-    data: clean images to settle how a suspect wants its input. label_only: use nothing but the top label.
-    allow_code: open formats that can carry code. threads: per worker, 0 = all cores.
+    budget: inputs sent to a suspect at most, whatever for (None: all probes). repeat: times that each input is sent.
+    spec: for all suspects, before their sidecars. data: clean images to settle how a suspect wants its input.
+    label_only: use nothing but the top label. allow_code: open formats that can carry code. threads: per worker, 0 =
+    all cores. remote: how to ask endpoints.
     """
 
     alpha: float = 0.01
     calibration: Asked = "auto"
     budget: int | None = None
+    repeat: int = 1
     label_only: bool = False
     spec: InputSpec | None = None
     data: Path | None = None
     allow_code: bool = False
     factory: str | None = None
     threads: int = 0
+    remote: RemoteOptions = field(default_factory=RemoteOptions)
 
     def __post_init__(self) -> None:
         if not 0.0 < self.alpha < 1.0:
             raise UsageError(f"alpha is {self.alpha}; a probability between 0 and 1 is needed")
         if self.budget is not None and self.budget < 1:
             raise UsageError(f"budget is {self.budget}; at least 1 input must be sent")
+        if self.repeat < 1:
+            raise UsageError(f"repeat is {self.repeat}; every input is sent at least once")
         if self.calibration not in get_args(Asked):
             raise UsageError(
                 f"calibration {self.calibration!r} is unknown", remedy="One of " + ", ".join(get_args(Asked))
@@ -76,28 +86,30 @@ class VerifyOptions:
 
 
 def verify(
-    suspects: Sequence[Path],
+    suspects: Sequence[Place],
     fingerprints: Sequence[Fingerprint],
     options: VerifyOptions | None = None,
     *,
     pool: WorkerPool | None = None,
     known: Known | None = None,
+    exposures: Exposures | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Result]:
     """Compare suspects with fingerprints: one result per pair, suspects outer.
 
     Args:
-        suspects: model files.
+        suspects: model files, URLs of endpoints, `module:callable`, or subjects (`api.subjects`).
         fingerprints: opened records.
         options: how to verify.
         pool: warm workers to use; made and closed here if absent.
         known: looks up what was decided before, by digests; such pairs are not run again.
+        exposures: remembers which probes are sent to remote hosts; without it that is forgotten afterwards.
         progress: told after every suspect.
 
     Raises:
-        UsageError: a suspect path does not exist, or there is no fingerprint.
+        UsageError: a suspect path does not exist, a URL or function can't be used, or there is no fingerprint.
     """
-    missing = [str(path) for path in suspects if not path.exists()]
+    missing = [str(place) for place in suspects if is_file(place) and not Path(str(place)).exists()]
     if missing:
         raise UsageError(f"no such file: {', '.join(missing)}")
     if not fingerprints:
@@ -107,9 +119,10 @@ def verify(
     options, progress = options or VerifyOptions(), progress or Silent()
     with ExitStack() as stack:
         workers = pool if pool is not None else stack.enter_context(WorkerPool(threads=options.threads))
-        verifier = Verifier(fingerprints, options, workers, known)
-        for done, path in enumerate(suspects, start=1):
-            yield from verifier.examine(path)
+        verifier = Verifier(fingerprints, options, workers, known, exposures=exposures)
+        subjects = [subject_of(place, options, workers) for place in suspects]
+        for done, subject in enumerate(subjects, start=1):
+            yield from verifier.examine(subject)
             progress.step("suspects", done, len(suspects))
 
 
@@ -123,32 +136,33 @@ class Verifier:
         pool: WorkerPool,
         known: Known | None = None,
         seen: dict[tuple[str, str], list[Result]] | None = None,
+        exposures: Exposures | None = None,
     ) -> None:
         self.fingerprints = list(fingerprints)
         self.options = options
         self.pool = pool
         self.known = known
         self.seen = seen if seen is not None else {}
+        self.exposures: Exposures = exposures if exposures is not None else ForgottenExposures()
         self._tests: dict[tuple[int, float], LineageTest] = {}
 
-    def examine(self, path: Path) -> list[Result]:
-        """All results of one suspect file. Never raises for what the file holds."""
-        suspect = Suspect(path=str(path))
+    def examine(self, place: Place) -> list[Result]:
+        """All results of one suspect. Never raises for what a file holds or a host answers."""
+        subject = subject_of(place, self.options, self.pool)
         try:
-            with SealedFile.of(path) as sealed:
-                suspect = Suspect(str(path), sealed.sha256, sealed.format)
-                runtime = runtime_for(sealed.format).name if sealed.format else None
-                suspect = replace(suspect, runtime=runtime)
-                return self._once(_Examination(self, suspect, path, sealed))
-        except (ModelError, WorkerError, MissingExtra, SpecError) as error:  # SpecError: a broken sidecar beside it
-            return [self._undecided(suspect, f, error) for f in self.fingerprints]
+            with subject:
+                return self._once(_Examination(self, subject))
+        except EXPECTED as error:  # SpecError: a broken sidecar beside it
+            return [self._undecided(subject.suspect, f, error) for f in self.fingerprints]
         except UsageError as error:  # gone since it was listed, or no regular file
-            return [self._undecided(suspect, f, UnreadableModel(error.message)) for f in self.fingerprints]
+            return [self._undecided(subject.suspect, f, UnreadableModel(error.message)) for f in self.fingerprints]
 
     def _once(self, examination: _Examination) -> list[Result]:
         """Results of an examination, or those of an earlier one of the same content under the same spec."""
-        found, suspect = examination.found, examination.suspect
-        key = (suspect.sha256 or "", repr(found.spec if found else None))
+        suspect = examination.subject.suspect
+        if suspect.sha256 is None:
+            return examination.results()
+        key = (suspect.sha256, repr(examination.specs))
         if key not in self.seen:
             self.seen[key] = examination.results()
         return [replace(result, suspect=suspect) for result in self.seen[key]]
@@ -180,9 +194,10 @@ class Verifier:
                 self.test(index, alpha)
 
     @staticmethod
-    def _undecided(suspect: Suspect, fingerprint: Fingerprint, error: FingerprintError) -> Result:
+    def _undecided(suspect: Suspect, fingerprint: Fingerprint, error: FingerprintError, sent: int = 0) -> Result:
         status: Status = getattr(error, "status", "unsupported")
-        return Result(suspect, reference(fingerprint), status, ". ".join(error.diagnosis().splitlines()))
+        said = [*error.diagnosis().splitlines(), *([f"{sent} inputs had been sent"] if sent else [])]
+        return Result(suspect, reference(fingerprint), status, ". ".join(line.rstrip(".") for line in said) + ".")
 
     @cached_property
     def data_identity(self) -> str | None:
@@ -199,14 +214,14 @@ def reference(fingerprint: Fingerprint) -> FingerprintRef:
 
 
 class _Examination:
-    """One suspect against all fingerprints."""
+    """One identified suspect against all fingerprints."""
 
-    def __init__(self, verifier: Verifier, suspect: Suspect, path: Path, sealed: SealedFile) -> None:
+    def __init__(self, verifier: Verifier, subject: Subject) -> None:
         self.verifier = verifier
         self.options = verifier.options
-        self.suspect = suspect
-        self.sealed = sealed
-        self.found = find_spec(path, self.options.spec)
+        self.subject = subject
+        self.suspect = subject.suspect
+        self.specs = [subject.spec_for(f) for f in verifier.fingerprints]
 
     def results(self) -> list[Result]:
         found: dict[int, Result] = {}
@@ -222,7 +237,7 @@ class _Examination:
     def _without_queries(self, index: int) -> Result | None:
         """Recognised by its digest, or decided in an earlier run."""
         fingerprint = self.verifier.fingerprints[index]
-        settings = self._settings(fingerprint)
+        settings = self._settings(index)
         if self.suspect.sha256 == fingerprint.manifest.owner.sha256:
             verdict = self.verifier.test(index, self.options.alpha).recognised()
             return Result(self.suspect, reference(fingerprint), "decided", verdict=verdict, settings_sha256=settings)
@@ -242,86 +257,131 @@ class _Examination:
             settings_sha256=settings,
         )
 
-    def _settings(self, fingerprint: Fingerprint) -> str:
+    def _settings(self, index: int) -> str:
         """Digest of all that the verdict depends on besides the suspect and the record."""
-        runtime = runtime_for(self.sealed.format) if self.sealed.format else None
+        options, found = self.options, self.specs[index]
+        alone = options.budget is None or len(self.specs) == 1  # else the fingerprints share the budget
         return hashlib.sha256(
             canonical(
                 {
                     "method": METHOD_VERSION,
-                    "runtime": f"{runtime.name} {runtime.version()}" if runtime else None,
-                    "alpha": self.options.alpha,
-                    "calibration": self.options.calibration,
-                    "budget": self.options.budget,
-                    "label_only": self.options.label_only,
-                    "factory": self.options.factory,
-                    "spec": self.found.spec.to_dict() if self.found else None,  # type: ignore[dict-item]
-                    "data": self.verifier.data_identity if not self.found else None,
-                    "declared": fingerprint.manifest.declared_bound,
+                    "runtime": self.subject.identity(),
+                    "alpha": options.alpha,
+                    "calibration": options.calibration,
+                    "budget": options.budget,
+                    "sharing": None if alone else len(self.specs),
+                    "repeat": options.repeat,
+                    "label_only": options.label_only,
+                    "factory": options.factory,
+                    "spec": found.spec.to_dict() if found else None,  # type: ignore[dict-item]
+                    "data": self.verifier.data_identity if not found else None,
+                    "declared": self.verifier.fingerprints[index].manifest.declared_bound,
                 }
             )
         ).hexdigest()
 
     def _with_queries(self, indices: list[int]) -> dict[int, Result]:
-        fingerprints = self.verifier.fingerprints
+        """Groups of the same spec in one pass each; the fingerprints that are still to be asked share the budget."""
+        meter, decided = Meter(self.options.budget), dict[int, Result]()
         try:
-            with self.verifier.pool.open(
-                self.sealed, allow_code=self.options.allow_code, factory=self.options.factory
-            ) as session:
-                if self.found is not None:
-                    return self._by_spec(session, indices, self.found)
-                return {i: self._by_settling(session, i) for i in indices}
-        except (ModelError, WorkerError, MissingExtra, SpecError) as error:
-            return {i: self.verifier._undecided(self.suspect, fingerprints[i], error) for i in indices}
+            with self.subject.open(meter) as session:
+                asker = Asker(session, meter, self.options.repeat, check=self.subject.checked)
+                for found, members in self._groups(indices):
+                    if found is not None:
+                        decided.update(self._by_spec(asker, members, found, len(indices) - len(decided)))
+                        continue
+                    for index in members:
+                        decided[index] = self._by_settling(asker, index, len(indices) - len(decided))
+        except EXPECTED as error:
+            fingerprints, suspect = self.verifier.fingerprints, self.suspect
+            lost = [i for i in indices if i not in decided]
+            decided.update({i: self.verifier._undecided(suspect, fingerprints[i], error, meter.sent) for i in lost})
+        return decided
 
-    def _by_spec(self, session: SuspectSession, indices: list[int], found: FoundSpec) -> dict[int, Result]:
-        """One pass for all fingerprints of an image shape."""
+    def _groups(self, indices: list[int]) -> list[tuple[FoundSpec | None, list[int]]]:
+        groups: dict[FoundSpec | None, list[int]] = {}
+        for i in indices:
+            groups.setdefault(self.specs[i], []).append(i)
+        return list(groups.items())
+
+    def _draw(self, index: int, count: int | None) -> Draw:
+        """Probes to ask. Those that leave this machine are marked first, and others than were sent elsewhere preferred.
+
+        Raises:
+            StoreError: that they leave can't be recorded.
+        """
+        fingerprint, place = self.verifier.fingerprints[index], self.subject.place
+        if place is None:
+            return draw(fingerprint, count)
+        root, exposures = fingerprint.manifest.probes.merkle_root, self.verifier.exposures
+        elsewhere = (probes for name, probes in exposures.known(root).items() if name != place)
+        drawn = draw(fingerprint, count, frozenset[int]().union(*elsewhere))
+        exposures.add(root, frozenset(drawn.index.tolist()), place)
+        return drawn
+
+    def _by_spec(self, asker: Asker, indices: list[int], found: FoundSpec, waiting: int) -> dict[int, Result]:
+        """One pass for all fingerprints of an image shape. `waiting`: fingerprints that share what is left to send."""
+        share = None if asker.left is None else asker.left // waiting
+        if share is not None and share < 1:
+            text = f"The budget of {self.options.budget} inputs does not reach for all {len(self.specs)} fingerprints."
+            return {i: self._unsure(i, text, 0) for i in indices}
         chosen = [self.verifier.fingerprints[i] for i in indices]
-        draws = [draw(f, self.options.budget) for f in chosen]
+        draws = [self._draw(i, share) for i in indices]
+        before = asker.meter.sent
         with self.verifier.fitting(indices, self.options.alpha):
-            outputs = ask(session.predict, found.spec, chosen, draws)
+            outputs = ask(asker.predict, found.spec, chosen, draws)
+        planned = asker.repeat * sum(len(d.index) for d in draws)
+        extra = asker.meter.sent - before - planned  # retries, padding: counted with each fingerprint
         adaptation: dict[str, object] = {"origin": found.origin, "spec": found.spec.to_dict()}
-        return {
-            i: self._result(i, self._verdict(i, self.options.alpha, d, o, found.spec, 0), adaptation)
-            for i, d, o in zip(indices, draws, outputs, strict=True)
-        }
+        results = {}
+        for i, drawn, output in zip(indices, draws, outputs, strict=True):
+            verdict = self._verdict(i, self.options.alpha, drawn, output, found.spec, asker)
+            verdict = replace(verdict, queries=asker.repeat * len(drawn.index) + extra)
+            results[i] = self._result(i, verdict, adaptation, asker)
+        return results
 
-    def _by_settling(self, session: SuspectSession, index: int) -> Result:
+    def _by_settling(self, asker: Asker, index: int, waiting: int) -> Result:
         """No spec: settle the input on clean images, then try every setting that explains them equally well."""
         fingerprint = self.verifier.fingerprints[index]
+        before, share = asker.meter.sent, None if asker.left is None else asker.left // waiting
         clean = self._clean(fingerprint)
         if clean is None:
             return self._unsure(
                 index, "There is neither an input spec nor a clean image to settle how it wants its input.", 0
             )
         classes = fingerprint.manifest.outputs
-        options = candidates(session.signature, fingerprint.manifest.input_spec.to_input_spec(), classes)
-        settled = settle(session.predict, options, clean, classes)
+        options = candidates(asker.signature, fingerprint.manifest.input_spec.to_input_spec(), classes)
+        if share is not None:
+            clean = clean.take(share // 2 // len(options))  # half of it for settling
+            if len(clean) < CLEAN_FEWEST:
+                return self._unsure(index, self._spent(), 0)
+        settled = settle(asker.predict, options, clean, classes)
         if not settled.specs:
             text = f"No input setting makes it answer clean images better than chance (best {settled.accuracy:.0%})."
-            return self._unsure(index, text, settled.queries)
-        return self._best_of(session, index, settled)
+            return self._unsure(index, text, asker.meter.sent - before)
+        left = None if share is None else share - (asker.meter.sent - before) // asker.repeat
+        return self._best_of(asker, index, settled, before, left)
 
-    def _best_of(self, session: SuspectSession, index: int, settled: Settled) -> Result:
+    def _spent(self) -> str:
+        return f"The budget of {self.options.budget} inputs is too small to settle its input and ask probes too."
+
+    def _best_of(self, asker: Asker, index: int, settled: Settled, before: int, left: int | None) -> Result:
+        """`before`: inputs sent when this fingerprint's turn came. `left`: different inputs that it may still ask."""
         fingerprint = self.verifier.fingerprints[index]
-        budget = self.options.budget
-        left = None if budget is None else (budget - settled.queries) // len(settled.specs)
-        if left is not None and left < 1:
-            return self._unsure(
-                index, f"The budget of {budget} inputs was spent on settling its input.", settled.queries
-            )
+        count = None if left is None else left // len(settled.specs)
+        if count is not None and count < 1:
+            return self._unsure(index, self._spent(), asker.meter.sent - before)
         alpha = self.options.alpha / len(settled.specs)
-        sent = settled.queries
         verdicts: list[tuple[Verdict, InputSpec]] = []
         for spec in settled.specs:
-            drawn = draw(fingerprint, left)
-            (outputs,) = ask(session.predict, spec, [fingerprint], [drawn])
-            verdicts.append((self._verdict(index, alpha, drawn, outputs, spec, 0), spec))
-            sent += len(drawn.index)
+            drawn = self._draw(index, count)
+            (outputs,) = ask(asker.predict, spec, [fingerprint], [drawn])
+            verdicts.append((self._verdict(index, alpha, drawn, outputs, spec, asker), spec))
         best, spec = min(verdicts, key=lambda pair: 1.0 if pair[0].total_p is None else pair[0].total_p)
         if best.lineage == "unrelated" and any(v.lineage != "unrelated" for v, _ in verdicts):
             best = replace(best, lineage="inconclusive", reason="Equally good input settings disagree.")
         total = None if best.total_p is None else min(1.0, best.total_p * len(settled.specs))
+        sent = asker.meter.sent - before
         best = replace(best, error=best.error * len(settled.specs), total_p=total, queries=sent)
         adaptation: dict[str, object] = {
             "origin": "settled on clean images",
@@ -330,7 +390,7 @@ class _Examination:
             "clean_accuracy": settled.accuracy,
             "clean_images": settled.images,
         }
-        return self._result(index, best, adaptation)
+        return self._result(index, best, adaptation, asker)
 
     def _clean(self, fingerprint: Fingerprint) -> CleanImages | None:
         """Labelled clean images: `--data`, else those kept in the record with true labels or the owner's answers."""
@@ -345,8 +405,10 @@ class _Examination:
         labels = payload.clean_labels if known else payload.clean_responses.argmax(axis=1).astype(np.int64)
         return CleanImages(payload.clean_images, labels)
 
-    def _verdict(self, index: int, alpha: float, drawn: Draw, outputs: Floats, spec: InputSpec, extra: int) -> Verdict:
-        fingerprint = self.verifier.fingerprints[index]
+    def _verdict(
+        self, index: int, alpha: float, drawn: Draw, outputs: Floats, spec: InputSpec, asker: Asker
+    ) -> Verdict:
+        fingerprint, manner = self.verifier.fingerprints[index], asker.manner
         manifest = fingerprint.manifest
         measured = compare(
             manifest.families,
@@ -354,20 +416,26 @@ class _Examination:
             drawn,
             outputs,
             spec.class_offset,
-            label_only=self.options.label_only,
+            label_only=self.options.label_only or bool(manner.label_only),
         )
-        same = outputs.shape[1] - spec.class_offset == manifest.outputs
-        return self.verifier.test(index, alpha).decide(measured, len(drawn.index) + extra, same_labels=same)
+        classes = outputs.shape[1] - spec.class_offset
+        same = classes <= manifest.outputs if manner.open_classes else classes == manifest.outputs
+        return self.verifier.test(index, alpha).decide(measured, len(drawn.index), same_labels=same)
 
-    def _result(self, index: int, verdict: Verdict, adaptation: dict[str, object]) -> Result:
-        fingerprint = self.verifier.fingerprints[index]
+    def _result(
+        self, index: int, verdict: Verdict, adaptation: dict[str, object], asker: Asker | None = None
+    ) -> Result:
+        manner = asker.manner if asker else Manner()
+        if manner.label_only:
+            adaptation = {**adaptation, "label_only": manner.label_only}
         return Result(
             self.suspect,
-            reference(fingerprint),
+            reference(self.verifier.fingerprints[index]),
             "decided",
+            reason=" ".join(dict.fromkeys(manner.notes)),
             verdict=verdict,
             adaptation=adaptation,
-            settings_sha256=self._settings(fingerprint),
+            settings_sha256=self._settings(index),
         )
 
     def _unsure(self, index: int, reason: str, queries: int) -> Result:

@@ -1,0 +1,63 @@
+"""Subjects that are no file: functions and endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
+from fingerprint.api.results import Suspect
+from fingerprint.api.subjects import Subject
+from fingerprint.model import Channels, InputSpec
+from fingerprint.remote.function import Function, FunctionSession, load
+from fingerprint.remote.interface import Answering, Meter
+from fingerprint.spec import FoundSpec
+
+if TYPE_CHECKING:
+    from fingerprint.api.verify import VerifyOptions
+    from fingerprint.record import Fingerprint
+
+FUNCTION_BATCH = 64  # inputs per call
+
+
+def images_spec(shape: tuple[int, int, int]) -> FoundSpec:
+    """The spec of a suspect that takes 8-bit images (H, W, C) as they are."""
+    channels: Channels = "L" if shape[2] == 1 else "RGB"
+    zero, one = (0.0,) * shape[2], (1.0,) * shape[2]
+    return FoundSpec(InputSpec("NHWC", shape, "uint8", (0.0, 255.0), zero, one, channels), "8-bit images")
+
+
+def function(text: str, options: VerifyOptions) -> FunctionSubject:
+    """The subject of `module:callable`.
+
+    Raises:
+        UsageError: it can't be imported.
+    """
+    return FunctionSubject(text, load(text), options)
+
+
+class FunctionSubject(Subject):
+    """A function of the user's: trusted, called in this process, given 8-bit images unless `--spec` says otherwise."""
+
+    checked = True
+
+    def __init__(self, text: str, function: Function, options: VerifyOptions) -> None:
+        self.suspect = Suspect(text, None, "function", "python")
+        self._function, self._options = function, options
+
+    def __enter__(self) -> Self:
+        return self
+
+    def spec_for(self, fingerprint: Fingerprint) -> FoundSpec | None:
+        """See `Subject.spec_for`."""
+        given = self._options.spec
+        return FoundSpec(given, "flag") if given else images_spec(fingerprint.manifest.probes.shape)
+
+    def identity(self) -> str | None:
+        """See `Subject.identity`."""
+        return None
+
+    @contextmanager
+    def open(self, meter: Meter) -> Iterator[Answering]:
+        """See `Subject.open`."""
+        yield FunctionSession(self._function, meter, self._options.remote.batch or FUNCTION_BATCH)

@@ -1,0 +1,160 @@
+"""What verify looks at: a suspect that can be identified, fed and opened, whatever it is.
+
+A file is opened in an isolated worker. Endpoints, functions and recorded answers are in `api.blackbox`, which is
+imported only for them.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+from fingerprint.api.results import Suspect
+from fingerprint.engine.sealed import SealedFile
+from fingerprint.engine.session import SuspectSession, WorkerPool
+from fingerprint.model import Floats, Images, InputSpec, Signature
+from fingerprint.remote.interface import Answering, Manner, Meter
+from fingerprint.runtimes.registry import runtime_for
+from fingerprint.spec import FoundSpec, find_spec
+
+if TYPE_CHECKING:
+    from fingerprint.api.verify import VerifyOptions
+    from fingerprint.record import Fingerprint
+
+_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class Subject(ABC):
+    """A suspect before it is asked. Use it as a context manager: entering identifies it.
+
+    Attributes:
+        suspect: how results name it; complete once entered.
+        place: where its probes go if they leave this machine, else None.
+        checked: ask a few inputs twice, to see whether the answers are random.
+    """
+
+    suspect: Suspect
+    place: str | None = None
+    checked: bool = False
+
+    @abstractmethod
+    def __enter__(self) -> Self:
+        """Identify it.
+
+        Raises:
+            FingerprintError: it can't be read, or there is nothing to open it with.
+        """
+
+    def __exit__(  # noqa: B027  (only files hold something)
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let it go."""
+
+    @abstractmethod
+    def spec_for(self, fingerprint: Fingerprint) -> FoundSpec | None:
+        """How it wants the probes of a fingerprint; None: that must be settled on clean images."""
+
+    @abstractmethod
+    def identity(self) -> str | None:
+        """What its answers depend on besides its content and the spec, such as the runtime's version."""
+
+    @abstractmethod
+    def open(self, meter: Meter) -> AbstractContextManager[Answering]:
+        """Open it; what it is sent is counted by `meter`.
+
+        Raises:
+            ModelError, WorkerError, HostError, MissingExtra.
+        """
+
+
+class FileSubject(Subject):
+    """A model file, opened in an isolated worker."""
+
+    def __init__(self, path: Path, options: VerifyOptions, pool: WorkerPool) -> None:
+        self.suspect = Suspect(path=str(path))
+        self._path, self._options, self._pool = path, options, pool
+        self._stack = ExitStack()
+        self._found: FoundSpec | None = None
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._sealed = stack.enter_context(SealedFile.of(self._path))
+            self.suspect = Suspect(str(self._path), self._sealed.sha256, self._sealed.format)
+            runtime = runtime_for(self._sealed.format).name if self._sealed.format else None
+            self.suspect = replace(self.suspect, runtime=runtime)
+            self._found = find_spec(self._path, self._options.spec)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Drop the sealed copy."""
+        self._stack.close()
+
+    def spec_for(self, fingerprint: Fingerprint) -> FoundSpec | None:
+        """See `Subject.spec_for`: `--spec`, else its sidecar."""
+        del fingerprint
+        return self._found
+
+    def identity(self) -> str | None:
+        """See `Subject.identity`."""
+        runtime = runtime_for(self._sealed.format) if self._sealed.format else None
+        return f"{runtime.name} {runtime.version()}" if runtime else None
+
+    @contextmanager
+    def open(self, meter: Meter) -> Iterator[Answering]:
+        """See `Subject.open`."""
+        options = self._options
+        with self._pool.open(self._sealed, allow_code=options.allow_code, factory=options.factory) as session:
+            yield _Counted(session, meter)
+
+
+class _Counted:
+    """A worker's session; what it is sent is counted."""
+
+    def __init__(self, session: SuspectSession, meter: Meter) -> None:
+        self._session, self._meter = session, meter
+        self.signature: Signature = session.signature
+        self.manner = Manner()
+
+    def predict(self, images: Images, spec: InputSpec) -> Floats:
+        """See `Answering.predict`."""
+        self._meter.take(len(images))
+        return self._session.predict(images, spec)
+
+
+Place: TypeAlias = Path | str | Subject  # a file, a URL, `module:callable`, or a subject made by the caller
+
+
+def is_file(place: Place) -> bool:
+    """Whether a place is looked for on the disk: a path, or a text that is no URL, or a `module:callable` that exists.
+
+    A file named like a function wins.
+    """
+    if isinstance(place, Path):
+        return True
+    if isinstance(place, Subject):
+        return False
+    return not _CALLABLE.fullmatch(place) or Path(place).exists()
+
+
+def subject_of(place: Place, options: VerifyOptions, pool: WorkerPool) -> Subject:
+    """The subject at a place. Nothing is opened yet.
+
+    Raises:
+        UsageError: a URL that is none of a known protocol's, or a function that can't be imported.
+    """
+    if isinstance(place, Subject):
+        return place
+    if is_file(place):
+        return FileSubject(Path(place), options, pool)
+    from fingerprint.api import blackbox
+
+    return blackbox.function(str(place), options)
