@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.exits import Expect, FailOn, Finding
-from fingerprint.api.results import FingerprintRef, Result
 
 if TYPE_CHECKING:
     from cli.access import Selection
     from cli.output import Target
+    from fingerprint.api.results import Result
     from fingerprint.api.verify import VerifyOptions
 
 
@@ -37,6 +37,8 @@ def finding(result: Result) -> Finding:
 
 def with_closed(results: Iterable[Result], selection: Selection) -> Generator[Result]:
     """The results, each suspect's followed by a `skipped` row for every fingerprint that can't be opened here."""
+    from fingerprint.api.results import FingerprintRef, Result
+
     each = len(selection.fingerprints)
     for count, result in enumerate(results, start=1):
         yield result

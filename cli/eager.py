@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fingerprint.engine.sealed import SealedFile
 from fingerprint.engine.session import SuspectSession, WorkerPool
 from fingerprint.limits import MIB
+
+if TYPE_CHECKING:
+    from fingerprint.model import InputSpec
+    from fingerprint.record import Fingerprint
 
 LARGEST = 64 * MIB  # bytes of a file that is copied and opened ahead: larger ones take long anyway
 
@@ -21,11 +27,12 @@ class EagerPool(WorkerPool):
         self._ahead: threading.Thread | None = None
         self._found: tuple[SealedFile, SuspectSession] | None = None
         self._allow_code = False
+        self._path: Path | None = None
 
     def open_ahead(self, path: Path, *, allow_code: bool) -> None:
         """Begin to open a file, in a thread. What goes wrong will go wrong again when it is asked for."""
         if self._ahead is None and path.stat().st_size <= LARGEST:
-            self._allow_code = allow_code
+            self._allow_code, self._path = allow_code, path
             self._ahead = threading.Thread(target=self._open_ahead, args=(path,), daemon=True)
             self._ahead.start()
 
@@ -33,12 +40,32 @@ class EagerPool(WorkerPool):
         with suppress(Exception):
             copy = SealedFile.of(path)
             try:
-                self._found = copy, super().open(copy, allow_code=self._allow_code)
+                self._found = copy, super().open(copy, allow_code=self._allow_code, ahead=True)
             except BaseException:
                 copy.close()
                 raise
 
-    def open(self, sealed: SealedFile, *, allow_code: bool = False, factory: str | None = None) -> SuspectSession:
+    def ask_ahead(self, suspects: Sequence[Path], fingerprints: Sequence[Fingerprint], spec: InputSpec | None) -> None:
+        """Ask the suspect that was opened ahead what it will be asked anyway, where a spec says how it is fed."""
+        from fingerprint.errors import FingerprintError
+        from fingerprint.spec import find_spec
+
+        if self._ahead is None or not suspects or self._path != suspects[0]:
+            return
+        with suppress(FingerprintError):  # it will be met again, and told
+            found = find_spec(suspects[0], spec)
+            self._ahead.join()
+            if found is not None and self._found is not None:
+                import numpy as np
+
+                if len({f.manifest.probes.shape for f in fingerprints}) == 1:
+                    probes = [f.payload.probes for f in fingerprints]
+                    joined = probes[0] if len(probes) == 1 else np.concatenate(probes)
+                    self._found[1].predict_ahead(joined, found.spec)
+
+    def open(
+        self, sealed: SealedFile, *, allow_code: bool = False, factory: str | None = None, ahead: bool = False
+    ) -> SuspectSession:
         """See `WorkerPool.open`."""
         if self._ahead is not None:
             self._ahead.join()
@@ -49,7 +76,7 @@ class EagerPool(WorkerPool):
             if copy.sha256 == sealed.sha256 and allow_code == self._allow_code and factory is None:
                 return session
             session.close()
-        return super().open(sealed, allow_code=allow_code, factory=factory)
+        return super().open(sealed, allow_code=allow_code, factory=factory, ahead=ahead)
 
     def close(self) -> None:
         """See `WorkerPool.close`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -105,20 +106,31 @@ def open_tensors(manifest: Manifest, identity: str, tensors: bytes, data_key: by
         EvidenceError: ciphertext or payload is not what the manifest says.
         StoreError: there is no data key.
     """
-    described = check_ciphertext(manifest, tensors)
-    if data_key is None:
-        raise missing_data_key(manifest.name)
+    digest: list[str] = []
+    hashing = threading.Thread(target=lambda: digest.append(hashlib.sha256(tensors).hexdigest()))
+    hashing.start()  # beside the decryption: both take their time on large records
     try:
-        plaintext = ChaCha20Poly1305(data_key).decrypt(bytes.fromhex(described.nonce), tensors, _associated(manifest))
-    except (InvalidTag, ValueError) as error:
-        raise Tampered(f"the data key does not open the probes of {manifest.name!r}") from error
+        plaintext = _decrypt(manifest, tensors, data_key)
+    finally:  # what was changed is told first: by this, whatever else is wrong
+        hashing.join()
+        check_ciphertext(manifest, tensors, digest[0])
     fingerprint = Fingerprint(manifest, Payload.from_bytes(plaintext), identity)
     fingerprint.check()
     return fingerprint
 
 
-def check_ciphertext(manifest: Manifest, tensors: bytes) -> Tensors:
-    """Compare the ciphertext with what was signed, and return that.
+def _decrypt(manifest: Manifest, tensors: bytes, data_key: bytes | None) -> bytes:
+    if data_key is None:
+        raise missing_data_key(manifest.name)
+    nonce = manifest.tensors.nonce if manifest.tensors is not None else ""
+    try:
+        return ChaCha20Poly1305(data_key).decrypt(bytes.fromhex(nonce), tensors, _associated(manifest))
+    except (InvalidTag, ValueError) as error:
+        raise Tampered(f"the data key does not open the probes of {manifest.name!r}") from error
+
+
+def check_ciphertext(manifest: Manifest, tensors: bytes, sha256: str | None = None) -> Tensors:
+    """Compare the ciphertext (and its digest, where it is known already) with what was signed, and return that.
 
     Raises:
         Tampered: size or digest differs, or the manifest names no ciphertext.
@@ -126,7 +138,7 @@ def check_ciphertext(manifest: Manifest, tensors: bytes) -> Tensors:
     described = manifest.tensors
     if described is None:
         raise Tampered("the signed manifest does not name its tensors")
-    if len(tensors) != described.size or hashlib.sha256(tensors).hexdigest() != described.sha256:
+    if len(tensors) != described.size or (sha256 or hashlib.sha256(tensors).hexdigest()) != described.sha256:
         raise Tampered(
             f"the encrypted probes of {manifest.name!r} are not what was signed",
             remedy="Restore them from a backup, or import an export of this record.",

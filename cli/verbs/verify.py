@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,9 @@ from cli.exits import Expect, FailOn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cli.access import Selection
     from cli.comparing import Request
+    from cli.records import Records
     from cli.terminal import Terminal
     from fingerprint.api.verify import VerifyOptions
     from fingerprint.engine.session import WorkerPool
@@ -68,64 +71,83 @@ def verify(
         from cli.comparing import Request
         from cli.output import targets
         from cli.terminal import Terminal
-        from fingerprint.api.verify import VerifyOptions
         from fingerprint.spec import load_spec
 
         request = Request(against or (), key or (), db, targets(format, output), verbose, not no_cache, fail_on, expect)
-        options = VerifyOptions(
-            alpha=alpha,
-            calibration=calibration.value,
-            budget=budget,
-            label_only=label_only,
-            spec=load_spec(spec) if spec else None,
-            data=data,
-            allow_code=allow_code,
-            factory=factory,
-            threads=threads,
-        )
-        with Terminal(quiet=quiet) as terminal:
-            code = _verify(suspects, options, request, pool, terminal)
+        given = load_spec(spec) if spec else None
+
+        def options() -> VerifyOptions:
+            from fingerprint.api.verify import VerifyOptions
+
+            return VerifyOptions(
+                alpha=alpha,
+                calibration=calibration.value,
+                budget=budget,
+                label_only=label_only,
+                spec=given,
+                data=data,
+                allow_code=allow_code,
+                factory=factory,
+                threads=threads,
+            )
+
+        with Terminal(quiet=quiet) as terminal, ExitStack() as stack:
+            _check(suspects)
+            records, selection = _select(stack, request, terminal)
+            if budget is None and factory is None:
+                pool.ask_ahead(suspects, selection.fingerprints, given)
+            code = _verify(suspects, options(), request, pool, terminal, records, selection, stack)
     raise typer.Exit(code)
 
 
+def _select(stack: ExitStack, request: Request, terminal: Terminal) -> tuple[Records, Selection]:
+    """The open database, and the fingerprints to compare with."""
+    from cli.records import Records
+    from store.home import Home
+    from store.keys import trusted_keys
+
+    home = Home.default()
+    records = stack.enter_context(Records(home, request.db, terminal, create=bool(request.against)))
+    return records, records.select(request.against, trusted_keys(home, request.keys))
+
+
 def _verify(
-    suspects: Sequence[Path], options: VerifyOptions, request: Request, pool: WorkerPool, terminal: Terminal
+    suspects: Sequence[Path],
+    options: VerifyOptions,
+    request: Request,
+    pool: WorkerPool,
+    terminal: Terminal,
+    records: Records,
+    selection: Selection,
+    stack: ExitStack,
 ) -> int:
-    """Verify, print, record; answer the exit code."""
+    """Verify, print, record; answer the exit code. What it imports comes in while the first suspect answers."""
     import threading
 
     from cli import comparing, early
     from cli.exits import exit_code
     from cli.output import Reports
-    from cli.records import Records
     from fingerprint.api.verify import verify as compare
     from fingerprint.report.interface import Summary
-    from store.home import Home
-    from store.keys import trusted_keys
 
     early.collect_again()
-    _check(suspects)
-    home = Home.default()
+    reports = stack.enter_context(Reports(request.targets, verbose=request.verbose))
     results, rows = [], []
-    with (
-        Records(home, request.db, terminal, create=bool(request.against)) as records,
-        Reports(request.targets, verbose=request.verbose) as reports,
-    ):
-        selection = records.select(request.against, trusted_keys(home, request.keys))
-        asked = comparing.parameters([str(s) for s in suspects], selection, options)
-        records.begin("verify", asked, now=not request.known)
-        known = records.known if request.known else None
-        found = compare(suspects, selection.fingerprints, options, pool=pool, known=known, progress=terminal)
-        for result in comparing.with_closed(found, selection):
-            results.append(result)
-            rows.append(result.to_dict())
-            records.add(result)
-            reports.stream(rows[-1], final=True)
-        records.finish()
-        closing = threading.Thread(target=pool.close, daemon=True)  # ending workers is waiting, and so is recording
-        closing.start()
-        terminal.close()
-        reports.finish(rows, Summary("verify"))
+    asked = comparing.parameters([str(s) for s in suspects], selection, options)
+    records.begin("verify", asked, now=not request.known)
+    known = records.known if request.known else None
+    found = compare(suspects, selection.fingerprints, options, pool=pool, known=known, progress=terminal)
+    for result in comparing.with_closed(found, selection):
+        results.append(result)
+        rows.append(result.to_dict())
+        records.add(result)
+        reports.stream(rows[-1], final=True)
+    records.finish()
+    closing = threading.Thread(target=pool.close, daemon=True)  # ending workers is waiting, and so is recording
+    closing.start()
+    terminal.close()
+    reports.finish(rows, Summary("verify"))
+    stack.close()
     closing.join()
     return exit_code([comparing.finding(r) for r in results], request.fail_on, request.expect)
 

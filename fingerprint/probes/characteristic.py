@@ -129,7 +129,8 @@ class CharacteristicFamily(ProbeFamily):
         margin = recipe.kappa * spread
         for _ in range(recipe.rounds):
             for chunk in torch.split(active, owner.chunk):
-                images[chunk], reached[chunk] = optimise(owner, images[chunk], targets[chunk], recipe, margin, generator)
+                found = optimise(owner, images[chunk], targets[chunk], recipe, margin, generator)
+                images[chunk], reached[chunk] = found
             survived = self._survive(context, images[active], targets[active], count, SLACK * spread)
             active = active[~survived & reached[active]]  # who did not reach this margin will not reach the next
             if not len(active):

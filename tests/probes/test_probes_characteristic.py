@@ -13,8 +13,8 @@ from probe_contexts import CLASSES, SPEC, Owner, Steps, answers, context, surviv
 
 from fingerprint.errors import CreateError
 from fingerprint.model import Floats, Images, Labels
-from fingerprint.probes.characteristic import KINDS, SLACK, CharacteristicFamily
-from fingerprint.probes.gradient import DifferentiableOwner, Recipe
+from fingerprint.probes.characteristic import KINDS, NOISE_SAMPLE, SLACK, CharacteristicFamily
+from fingerprint.probes.gradient import NOISE_DRAWS, DifferentiableOwner, Recipe
 
 COUNT = 17
 
@@ -79,10 +79,11 @@ def test_the_module_is_left_as_it_was() -> None:
 
 
 def test_passes_are_counted_exactly() -> None:
-    """Every example once forward; all but 64 that measure the spread and a last look also once backward."""
+    """Every example once forward; all but 64 that measure the spread, those that measure the noise, and a last look
+    also once backward."""
     module = Owner()
     found = CharacteristicFamily().generate(context(module), COUNT)
-    assert found.passes == 2 * module.examples - 64 - COUNT
+    assert found.passes == 2 * module.examples - 64 - COUNT - NOISE_DRAWS * NOISE_SAMPLE
 
 
 @pytest.mark.parametrize("batches", [(1, None), (4, 4), (2, 8)])

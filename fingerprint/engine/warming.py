@@ -1,0 +1,36 @@
+"""Work that a worker does while nobody has asked it anything yet: the first batches, and the search for their size.
+
+A suspect that was opened ahead waits for the verifier to read its records. The inputs are blank: nothing is learned of
+its answers, and what goes wrong will go wrong again when it is asked.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from fingerprint.engine.batching import BatchTuner
+from fingerprint.runtimes.interface import LoadedModel
+
+_MOST_INPUTS = 128
+_MOST_S = 0.1  # a batch that takes longer ends it: a request must not have to wait
+
+
+def warm_up(loaded: LoadedModel, tuner: BatchTuner, wanted: Callable[[], bool]) -> None:
+    """Run blank batches until the batch size is settled or a request is there (`wanted`)."""
+    shape, dtype = loaded.signature.shape, np.dtype(loaded.signature.dtype)
+    sizes = [size for size in shape[1:] if size]
+    if len(sizes) != 3 or len(shape) != 4:
+        return
+    search, asked = tuner.search(loaded, math.prod(sizes) * dtype.itemsize), 0
+    while asked + search.size <= _MOST_INPUTS and not (asked and search.settled) and not wanted():
+        count, started = search.size, time.perf_counter()
+        loaded.predict(np.ones((count, *sizes), dtype))
+        spent = time.perf_counter() - started
+        search.record(count, spent)
+        asked += count
+        if spent > _MOST_S:
+            return
