@@ -38,7 +38,11 @@ class Asker:
     @property
     def left(self) -> int | None:
         """Different inputs that may still be asked; None = no bound."""
-        return None if self.meter.left is None else self.meter.left // self.repeat
+        return None if self.meter.left is None else self.fit(self.meter.left // self.repeat)
+
+    def fit(self, count: int) -> int:
+        """The largest number of inputs, up to `count`, that is sent without padding."""
+        return count // self._session.step * self._session.step
 
     def predict(self, images: Images, spec: InputSpec) -> Floats:
         """Answers (N, K) to images (N, H, W, C). Raises as `Answering.predict`."""

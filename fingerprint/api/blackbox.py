@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from fingerprint.api.results import Suspect
@@ -11,6 +12,9 @@ from fingerprint.api.subjects import Subject
 from fingerprint.model import Channels, InputSpec
 from fingerprint.remote.function import Function, FunctionSession, load
 from fingerprint.remote.interface import Answering, Meter
+from fingerprint.remote.protocols import protocol_for
+from fingerprint.remote.session import EndpointSession
+from fingerprint.remote.url import Endpoint, parse
 from fingerprint.spec import FoundSpec
 
 if TYPE_CHECKING:
@@ -34,6 +38,49 @@ def function(text: str, options: VerifyOptions) -> FunctionSubject:
         UsageError: it can't be imported.
     """
     return FunctionSubject(text, load(text), options)
+
+
+def endpoint(text: str, options: VerifyOptions) -> EndpointSubject:
+    """The subject at a URL.
+
+    Raises:
+        UsageError: it has not the form of an endpoint, or shows a secret.
+    """
+    return EndpointSubject(parse(text, options.remote.protocol), options)
+
+
+class EndpointSubject(Subject):
+    """A model behind a URL. Its probes leave this machine."""
+
+    checked = True
+
+    def __init__(self, endpoint: Endpoint, options: VerifyOptions) -> None:
+        self.suspect = Suspect(endpoint.url, None, "endpoint", endpoint.protocol)
+        self.place = endpoint.origin
+        self._endpoint, self._options = endpoint, options
+
+    def __enter__(self) -> Self:
+        return self
+
+    def spec_for(self, fingerprint: Fingerprint) -> FoundSpec | None:
+        """See `Subject.spec_for`: `--spec`; else none, but for hosts that take images and prepare them themselves."""
+        given = self._options.spec
+        if not protocol_for(self._endpoint).takes_images:
+            return FoundSpec(given, "flag") if given else None
+        shape = given.image_shape if given else fingerprint.manifest.probes.shape
+        offset = given.class_offset if given else 0
+        plain = images_spec(shape)
+        return replace(plain, spec=replace(plain.spec, class_offset=offset))
+
+    def identity(self) -> str | None:
+        """See `Subject.identity`."""
+        return repr(sorted(self._options.remote.to_dict().items()))
+
+    @contextmanager
+    def open(self, meter: Meter) -> Iterator[Answering]:
+        """See `Subject.open`."""
+        with EndpointSession(self._endpoint, self._options.remote, meter) as session:
+            yield session
 
 
 class FunctionSubject(Subject):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fingerprint.api.verify import VerifyOptions
     from fingerprint.record import Fingerprint
 
+_URL = re.compile(r"(?i)https?://")
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -123,6 +124,7 @@ class _Counted:
         self._session, self._meter = session, meter
         self.signature: Signature = session.signature
         self.manner = Manner()
+        self.step = 1
 
     def predict(self, images: Images, spec: InputSpec) -> Floats:
         """See `Answering.predict`."""
@@ -142,7 +144,7 @@ def is_file(place: Place) -> bool:
         return True
     if isinstance(place, Subject):
         return False
-    return not _CALLABLE.fullmatch(place) or Path(place).exists()
+    return not _URL.match(place) and (not _CALLABLE.fullmatch(place) or Path(place).exists())
 
 
 def subject_of(place: Place, options: VerifyOptions, pool: WorkerPool) -> Subject:
@@ -157,4 +159,5 @@ def subject_of(place: Place, options: VerifyOptions, pool: WorkerPool) -> Subjec
         return FileSubject(Path(place), options, pool)
     from fingerprint.api import blackbox
 
-    return blackbox.function(str(place), options)
+    text = str(place)
+    return blackbox.endpoint(text, options) if _URL.match(text) else blackbox.function(text, options)

@@ -321,7 +321,7 @@ class _Examination:
 
     def _by_spec(self, asker: Asker, indices: list[int], found: FoundSpec, waiting: int) -> dict[int, Result]:
         """One pass for all fingerprints of an image shape. `waiting`: fingerprints that share what is left to send."""
-        share = None if asker.left is None else asker.left // waiting
+        share = None if asker.left is None else asker.fit(asker.left // waiting)
         if share is not None and share < 1:
             text = f"The budget of {self.options.budget} inputs does not reach for all {len(self.specs)} fingerprints."
             return {i: self._unsure(i, text, 0) for i in indices}
@@ -352,7 +352,7 @@ class _Examination:
         classes = fingerprint.manifest.outputs
         options = candidates(asker.signature, fingerprint.manifest.input_spec.to_input_spec(), classes)
         if share is not None:
-            clean = clean.take(share // 2 // len(options))  # half of it for settling
+            clean = clean.take(asker.fit(share // 2 // len(options)))  # half of it for settling
             if len(clean) < CLEAN_FEWEST:
                 return self._unsure(index, self._spent(), 0)
         settled = settle(asker.predict, options, clean, classes)
@@ -368,7 +368,7 @@ class _Examination:
     def _best_of(self, asker: Asker, index: int, settled: Settled, before: int, left: int | None) -> Result:
         """`before`: inputs sent when this fingerprint's turn came. `left`: different inputs that it may still ask."""
         fingerprint = self.verifier.fingerprints[index]
-        count = None if left is None else left // len(settled.specs)
+        count = None if left is None else asker.fit(left // len(settled.specs))
         if count is not None and count < 1:
             return self._unsure(index, self._spent(), asker.meter.sent - before)
         alpha = self.options.alpha / len(settled.specs)

@@ -32,6 +32,10 @@ class Answers:
     scores: Floats | None = None
     partial: str = ""
 
+    def first(self, count: int) -> Answers:
+        """The answers to the first `count` inputs: without those to a batch's padding."""
+        return Answers(self.labels[:count], None if self.scores is None else self.scores[:count], self.partial)
+
 
 def from_array(array: NDArray[np.generic], count: int) -> Answers:
     """Read an array of scores (count, K) or of labels (count,), (count, 1). Other axes may have length 1.

@@ -58,6 +58,7 @@ class FunctionSession:
         self._function, self._meter, self._batch = function, meter, batch
         self.signature = Signature((), "uint8")
         self.manner = Manner()
+        self.step = 1
 
     def predict(self, images: Images, spec: InputSpec) -> Floats:
         """See `Answering.predict`.

@@ -71,6 +71,11 @@ class Answering(Protocol):
         """How it answered so far."""
         ...
 
+    @property
+    def step(self) -> int:
+        """Inputs are sent in multiples of this, the last ones padded; 1 where any number will do."""
+        ...
+
     def predict(self, images: Images, spec: InputSpec) -> Floats:
         """Answers (N, K) to canonical 8-bit images (N, H, W, C), fed as `spec` says; labels come as one-hot rows.
 

@@ -1,0 +1,264 @@
+"""HTTP to one host: bounded in time, size and rate, with retries. What the host sends is never believed.
+
+urllib3 speaks HTTP and TLS. A watchdog cuts the connection when a request has taken its time, for a socket's own
+timeout starts anew with every byte that a host trickles.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import TYPE_CHECKING, NoReturn
+
+from fingerprint.engine.replies import printable
+from fingerprint.errors import (
+    BudgetSpent,
+    FingerprintError,
+    HostError,
+    HostFailed,
+    HostTimedOut,
+    MissingExtra,
+    UnsupportedModel,
+)
+from fingerprint.limits import DEFAULT, Limits
+from fingerprint.remote.interface import RemoteOptions
+from fingerprint.remote.url import Endpoint
+
+if TYPE_CHECKING:
+    from urllib3.connection import HTTPConnection
+
+LONGEST_WAIT_S = 60.0  # that a host may ask for with Retry-After
+_BACKOFF_S, _BACKOFF_MOST_S = 0.5, 20.0  # before the first retry, doubled for each further one
+_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that may be over in a moment
+_SHOWN = 300  # characters of a host's error that are shown
+_CHUNK = 64 * 1024  # bytes
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A host's answer with status 200."""
+
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+
+    def json(self) -> object:
+        """The body as JSON.
+
+        Raises:
+            HostFailed: it is none.
+        """
+        return parse_json(self.body, self.headers.get("content-type", ""))
+
+
+def parse_json(body: bytes, kind: str = "") -> object:
+    """JSON of a host. Raises HostFailed for anything else."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        shown = printable(kind)[:60] or printable(body[:40].decode("utf-8", "replace"))
+        raise HostFailed(f"it answers no JSON ({shown})", remedy="Check the URL in a browser or with curl.") from None
+
+
+class _Refused(Exception):
+    """A status other than 200."""
+
+    def __init__(self, status: int, reply: Reply, retry_after: str) -> None:
+        super().__init__(status)
+        self.status, self.reply, self.retry_after = status, reply, retry_after
+
+
+class Channel:
+    """A connection to an endpoint's host, kept open between requests. Close it, or use `contextlib.closing`.
+
+    Raises:
+        MissingExtra: urllib3 is not installed.
+    """
+
+    def __init__(self, endpoint: Endpoint, options: RemoteOptions, limits: Limits = DEFAULT) -> None:
+        try:
+            from urllib3.connection import HTTPConnection, HTTPSConnection
+        except ImportError:
+            raise MissingExtra("urllib3", "http") from None
+        kind = HTTPSConnection if endpoint.scheme == "https" else HTTPConnection
+        self._make: Callable[[], HTTPConnection] = lambda: kind(endpoint.host, endpoint.port, timeout=options.timeout_s)
+        self._endpoint, self._options, self._limits = endpoint, options, limits
+        self._connection: HTTPConnection | None = None
+        self._next = 0.0  # monotonic time before which no request may start
+
+    def get(self, path: str) -> Reply:
+        """GET. Raises as `post`."""
+        return self._exchange("GET", path, None, {}, lambda: None)
+
+    def post(self, path: str, body: bytes, headers: Mapping[str, str], sending: Callable[[], None]) -> Reply:
+        """POST, and again where the host fails in a way that may be over soon.
+
+        Args:
+            path: of the URL.
+            body: to send.
+            headers: besides the user's.
+            sending: called before every attempt; counts what is sent.
+
+        Raises:
+            HostFailed: unreachable, still failing after the retries, a redirect, too large or broken an answer.
+            HostTimedOut: still too slow after the retries.
+            UnsupportedModel: the host says that the request is wrong (4xx).
+            BudgetSpent: from `sending`, at the first attempt.
+        """
+        return self._exchange("POST", path, body, headers, sending)
+
+    def close(self) -> None:
+        """Hang up."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], sending: Callable[[], None]
+    ) -> Reply:
+        failure: HostError | None = None
+        for attempt in range(self._options.retries + 1):
+            self._wait(self._next - time.monotonic())
+            try:
+                sending()
+            except BudgetSpent:
+                if failure is None:
+                    raise
+                break
+            pause = min(_BACKOFF_MOST_S, _BACKOFF_S * 2**attempt) * random.uniform(0.5, 1.0)  # noqa: S311 (no secret)
+            try:
+                return self._once(method, path, body, headers)
+            except _Refused as refused:
+                failure, asked = self._refusal(refused)
+                if asked is not None and asked > LONGEST_WAIT_S:
+                    break
+                pause = pause if asked is None else asked
+            except HostError as error:
+                failure = error
+            if attempt < self._options.retries:
+                self._wait(pause)
+        assert failure is not None  # noqa: S101  (every attempt returns, raises or fails)
+        raise failure
+
+    def _once(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Reply:
+        if self._options.rate is not None:
+            self._next = time.monotonic() + 1.0 / self._options.rate
+        with self._watched() as connection:
+            connection.request(
+                method,
+                path,
+                body=body,
+                headers={"Accept": "application/json", **headers, **self._options.headers},
+                preload_content=False,
+                decode_content=False,
+            )
+            response = connection.getresponse()
+            found = {name.lower(): value for name, value in response.headers.items()}
+            data = bytearray()
+            while chunk := response.read1(_CHUNK):
+                data += chunk
+                if len(data) > self._limits.response_bytes:
+                    raise HostFailed(f"it answers more than {self._limits.response_bytes} bytes")
+            if found.get("content-encoding", "identity") != "identity":
+                raise HostFailed("it answers in a compressed form that was not asked for")
+            if found.get("connection", "").lower() == "close":
+                self.close()
+        reply = Reply(found, bytes(data))
+        if response.status != 200:
+            raise _Refused(response.status, reply, found.get("retry-after", ""))
+        return reply
+
+    @contextmanager
+    def _watched(self) -> Iterator[HTTPConnection]:
+        """A connection that is cut after the time limit; whatever goes wrong becomes an error of the tree."""
+        from urllib3.exceptions import HTTPError
+
+        cut = threading.Event()
+
+        def expire() -> None:
+            cut.set()
+            sock = getattr(self._connection, "sock", None)
+            if sock is not None:
+                with suppress(OSError):
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)  # the plain one: TLS would want to talk first
+
+        watchdog = threading.Timer(self._options.timeout_s, expire)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            if self._connection is None or not self._connection.is_connected:
+                self.close()
+                self._connection = self._make()
+                self._connection.connect()
+            yield self._connection
+        except FingerprintError:
+            self.close()
+            raise
+        except (HTTPError, HTTPException, OSError, ValueError) as error:
+            self.close()
+            self._failed(
+                error, late=cut.is_set() or isinstance(error, TimeoutError) or "Timeout" in type(error).__name__
+            )
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            watchdog.cancel()
+
+    def _failed(self, error: Exception, *, late: bool) -> NoReturn:
+        where = self._endpoint.origin
+        if late:
+            raise HostTimedOut(
+                f"{where} did not answer within {self._options.timeout_s:g} s", remedy="Try --timeout or --batch 1."
+            ) from None
+        detail = printable(str(error).split(">: ")[-1])[:_SHOWN]  # without urllib3's object in front
+        raise HostFailed(f"{where} failed: {type(error).__name__}: {detail}") from None
+
+    def _refusal(self, refused: _Refused) -> tuple[HostError, float | None]:
+        """The error for a status that may be over soon, and the seconds to wait that it names; others are raised."""
+        status, said = refused.status, _message(refused.reply)
+        where = f"{self._endpoint.origin} answers {status}"
+        if status in _AGAIN:
+            asked = _retry_after(refused.retry_after)
+            wait = f" and asks to wait {asked:g} s" if asked is not None else ""
+            return HostFailed(f"{where}{wait}{said}", remedy="Try again later, or with --rate."), asked
+        if 300 <= status < 400:
+            to = printable(refused.reply.headers.get("location", ""))[:_SHOWN] or "elsewhere"
+            raise HostFailed(f"{where}: it redirects to {to}", remedy="Redirects are not followed: give that URL.")
+        if status in (401, 403):
+            raise HostFailed(f"{where}{said}", remedy="Give a token with --headers FILE or FINGERPRINT_TOKEN.")
+        if 400 <= status < 500:
+            raise UnsupportedModel(f"{where}{said}", remedy="Check the URL, and the input spec, and try --batch 1.")
+        raise HostFailed(f"{where}{said}")
+
+    @staticmethod
+    def _wait(seconds: float) -> None:
+        if seconds > 0:
+            time.sleep(seconds)
+
+
+def _message(reply: Reply) -> str:
+    """What a host says of an error, bounded and printable, with a colon before it."""
+    try:
+        value = json.loads(reply.body[:_CHUNK])
+    except (ValueError, RecursionError):
+        return ""
+    said = value.get("error", value.get("message", value.get("detail"))) if isinstance(value, dict) else value
+    text = printable(said)[:_SHOWN] if isinstance(said, str) else ""
+    return f": {text}" if text else ""
+
+
+def _retry_after(value: str) -> float | None:
+    """Seconds of a Retry-After header (a number or a date), None where there is none that can be read."""
+    from urllib3.exceptions import InvalidHeader
+    from urllib3.util import Retry
+
+    with suppress(InvalidHeader, ValueError, OverflowError):
+        return max(0.0, float(Retry().parse_retry_after(value))) if value else None
+    return None
