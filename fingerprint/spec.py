@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from fingerprint.errors import SpecError
 from fingerprint.limits import DEFAULT
 from fingerprint.model import Channels, InputSpec, Layout
+from fingerprint.runtimes.parts import main_file
 
 Size = Annotated[int, Field(gt=0, le=65536)]
 FIELDS = "layout, shape, dtype, range, mean, std, channels, classes, class_offset, author"
@@ -107,5 +108,8 @@ def find_spec(model: Path, given: Path | InputSpec | None) -> FoundSpec | None:
         return FoundSpec(given, "flag")
     if given is not None:
         return FoundSpec(load_spec(given), "flag")
-    sidecar = sidecar_path(model)
-    return FoundSpec(load_spec(sidecar), "sidecar") if sidecar.is_file() else None
+    for file in dict.fromkeys((model, main_file(model))):  # weights beside their network share its sidecar
+        sidecar = sidecar_path(file)
+        if sidecar.is_file():
+            return FoundSpec(load_spec(sidecar), "sidecar")
+    return None

@@ -65,7 +65,9 @@ def derive(
     emit(
         wanted,
         {"derived": shown},
-        lambda page: f"{printable(str(made.path))}\nhow     {printable(made.how)}\nsha256  {made.sha256}\n",
+        lambda page: (
+            printable(str(made.path)) + f"\nhow     {printable(made.how)}\nsha256  {made.sha256}\n" + _agreement(made)
+        ),
     )
 
 
@@ -88,10 +90,17 @@ def _context(model: Path, spec: Path | None, data: Path | None, factory: str | N
     return DeriveContext(found.spec, images.images, factory)
 
 
+def _agreement(made: Derived) -> str:
+    if made.difference is None:
+        return ""
+    return f"agrees  with its source within {made.difference:.1g} of the largest answer, on random inputs\n"
+
+
 def _describe(made: Derived) -> dict[str, object]:
     return {
         "path": str(made.path),
         "how": made.how,
         "sha256": made.sha256,
         "spec": made.spec.to_dict() if made.spec else None,
+        "difference": made.difference,
     }

@@ -78,7 +78,9 @@ def _runtimes() -> Iterator[Line]:
         try:
             runtime = runtime_named(name)
             runtime.check()
-            yield Line("runtime", name, True, f"{runtime.version()}: {', '.join(runtime.formats)}")
+            detail = f"{runtime.version()}: {', '.join(runtime.formats)}"
+            described = "" if runtime.executes else " (recognised and described; this machine can't run them)"
+            yield Line("runtime", name, True if runtime.executes else None, detail + described)
         except FingerprintError as error:
             yield Line("runtime", name, None, error.diagnosis().replace("\n", ". "))
 
@@ -95,19 +97,20 @@ def _converters() -> Iterator[Line]:
             there, detail = True, makes
         missing = f"{makes}: install it with: pip install 'dnn-fingerprint[{extra}]'"
         yield Line("converter", distribution, True if there else None, detail if there else missing)
-    yield _litert_converter()
+    yield from _own_converters()
 
 
-def _litert_converter() -> Line:
-    """It usually lives in an environment of its own, for its pins clash with ours."""
+def _own_converters() -> Iterator[Line]:
+    """Converters that may live in an environment of their own."""
     from fingerprint.errors import FingerprintError
-    from fingerprint.transforms.litert import converter_version
+    from fingerprint.transforms.converters import CONVERTERS as OWN
 
-    name, makes = "litert-torch", "compile:litert, quantize of .tflite files"
-    try:
-        return Line("converter", name, True, f"{converter_version()}: {makes}")
-    except FingerprintError as error:
-        return Line("converter", name, None, f"{makes}: {error.diagnosis()}".replace("\n", ". "))
+    for converter in OWN:
+        try:
+            yield Line("converter", converter.name, True, f"{converter.version()}: {converter.makes}")
+        except FingerprintError as error:
+            detail = f"{converter.makes}: {error.diagnosis()}".replace("\n", ". ")
+            yield Line("converter", converter.name, None, detail)
 
 
 def _home(home: Home) -> Iterator[Line]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from fingerprint.progress import Progress
 from fingerprint.runtimes.digest import weights_sha256
 from fingerprint.runtimes.formats import sniff
 from fingerprint.runtimes.interface import LoadOptions
+from fingerprint.runtimes.parts import main_file, model_sha256
 from fingerprint.runtimes.registry import runtime_for
 from fingerprint.transforms.derive import parse_how
 from fingerprint.transforms.interface import DeriveContext, WeightTransform
@@ -34,23 +34,14 @@ if TYPE_CHECKING:
 Predict = Callable[[Images], Floats]
 
 
-def file_sha256(path: Path) -> tuple[str, int]:
-    """Digest and size of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest(), path.stat().st_size
-
-
 class Owner:
     """The released model: answers, gradients, and transformed copies of itself. Counts example-passes."""
 
     def __init__(self, path: Path, factory: str | None) -> None:
         if not path.is_file():
             raise UsageError(f"no such model file: {path}")
-        self.path = path
-        self.sha256, self.size = file_sha256(path)
+        self.path = path = main_file(path)
+        self.sha256, self.size = model_sha256(path)
         if not self.size:
             raise UnreadableModel(f"{path} is empty")
         if self.size > DEFAULT.model_bytes:

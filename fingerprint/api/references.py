@@ -18,9 +18,10 @@ from fingerprint.model import InputSpec
 from fingerprint.progress import Progress
 from fingerprint.record import Family, Fingerprint, Payload, Reference
 from fingerprint.runtimes.formats import Format, sniff
+from fingerprint.runtimes.parts import main_file
 from fingerprint.spec import find_spec
 
-_CONTAINERS = (Format.ZIP, Format.NPZ, Format.ARCHIVE, Format.APK, Format.IPA)  # images, arrays, apps: no one model
+_OTHERS = (Format.ZIP, Format.NPZ, Format.ARCHIVE, Format.APK, Format.IPA, Format.SHARED_LIBRARY)  # no one model
 
 
 def find_references(paths: Sequence[Path]) -> list[Path]:
@@ -37,12 +38,12 @@ def find_references(paths: Sequence[Path]) -> list[Path]:
         if not models:
             raise UsageError(f"the reference folder {path} holds no model file")
         found += models
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(main_file(path) for path in found))
 
 
 def _models(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.stat().st_size and sniff(path) not in (None, *_CONTAINERS):
+        if path.is_file() and path.stat().st_size and sniff(path) not in (None, *_OTHERS):
             yield path
 
 

@@ -27,9 +27,10 @@ from fingerprint.engine.protocol import Header  # noqa: E402
 from fingerprint.errors import FingerprintError, MissingExtra  # noqa: E402
 from fingerprint.limits import DEFAULT  # noqa: E402
 from fingerprint.runtimes.interface import Runtime  # noqa: E402
+from fingerprint.runtimes.parts import PACKAGE_PARTS  # noqa: E402
 from fingerprint.runtimes.registry import runtime_named  # noqa: E402
 
-_PASSED = 2  # descriptors with an `open` request: the session's socket, the sealed copy
+_PASSED = 2  # descriptors that come with an `open` request at least: the session's socket, the sealed copy
 
 
 def main() -> None:
@@ -95,7 +96,7 @@ class Server:
 
     def _receive(self) -> tuple[Header, list[int]]:
         """A request and the descriptors that came with it."""
-        length, descriptors, _, _ = socket.recv_fds(self._control, 4, _PASSED)
+        length, descriptors, _, _ = socket.recv_fds(self._control, 4, _PASSED + PACKAGE_PARTS)
         if not length:
             raise protocol.PeerGone
         length += protocol.exactly(self._control, 4 - len(length))
@@ -105,7 +106,7 @@ class Server:
         protocol.send(self._control, header)
 
     def _open(self, header: Header, descriptors: list[int], *, single: bool) -> None:
-        if self._runtime is None or len(descriptors) != _PASSED:
+        if self._runtime is None or len(descriptors) < _PASSED:
             self._reply(self._problem or {"error": "WorkerCrashed", "message": "no descriptors came with a request"})
         elif single:
             self._reply({"pid": os.getpid()})
@@ -131,7 +132,7 @@ class Server:
     def _become(self, header: Header, descriptors: list[int], scratch: Path, parent: int) -> NoReturn:
         """Turn this process into the suspect's."""
         assert self._runtime is not None  # noqa: S101  (the callers checked)
-        suspect.run(self._runtime, header, socket.socket(fileno=descriptors[0]), descriptors[1], scratch, parent)
+        suspect.run(self._runtime, header, socket.socket(fileno=descriptors[0]), descriptors[1:], scratch, parent)
 
     def _end(self, pid: int) -> Header:
         """Kill a child and its group if they still run; say how it ended. It was not reaped before: the id is its."""

@@ -85,13 +85,16 @@ class WorkerPool:
             if found is not None and wanted and (factory is not None or not needs_factory(found)):
                 self.prestart(runtime_name(found), found)
 
-    def open(self, sealed: SealedFile, *, allow_code: bool = False, factory: str | None = None) -> SuspectSession:
+    def open(
+        self, sealed: SealedFile, *, allow_code: bool = False, factory: str | None = None, ahead: bool = False
+    ) -> SuspectSession:
         """Open a suspect in a process of its own.
 
         Args:
             sealed: its sealed copy, which stays open as long as the session.
             allow_code: open formats that can carry code.
             factory: `module:callable` for files that hold weights only, importable from the current folder.
+            ahead: nothing will be asked for a while; the worker may warm the model up.
 
         Raises:
             UnreadableModel: empty, damaged, or of no known format.
@@ -106,9 +109,10 @@ class WorkerPool:
         request: Header = {
             "op": "open",
             "format": format,
-            "path": str(sealed.location) if sealed.location else None,
+            "parts": [[part.name, str(part.location) if part.location else None] for part in sealed.parts],
             "threads": self.threads,
             "factory": factory,
+            "ahead": ahead,
             "folder": str(Path.cwd()),
             "memory_bytes": self.limits.worker_memory_bytes,
             "cpu_s": self.limits.worker_cpu_s,
@@ -122,7 +126,7 @@ class WorkerPool:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with theirs:
-                pid = server.open(request, theirs, sealed.fd)
+                pid = server.open(request, theirs, [part.fd for part in sealed.parts])
         except ServerProblem as problem:
             from fingerprint.engine.replies import raise_reply
 

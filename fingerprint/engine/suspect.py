@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn, cast
@@ -26,23 +28,26 @@ from fingerprint.runtimes.interface import LoadedModel, LoadOptions, Runtime
 _FIRST_FREE_FD = 3
 
 
-def run(runtime: Runtime, request: Header, session: socket.socket, file: int, scratch: Path, parent: int) -> NoReturn:
+def run(
+    runtime: Runtime, request: Header, session: socket.socket, files: list[int], scratch: Path, parent: int
+) -> NoReturn:
     """Serve one suspect and end this process.
 
     Args:
         runtime: preloaded.
         request: the verifier's `open` message.
         session: connection to the verifier.
-        file: descriptor of the sealed copy.
+        files: descriptors of the sealed copies, the main one first.
         scratch: an empty folder of this suspect's own.
         parent: the server's process id, or 0 if there is none to outlive.
     """
     status = 1
     try:
-        _isolate(session, file)
+        _isolate(session, files)
         os.chdir(scratch)
+        path = _placed(cast("list[tuple[str, str | None]]", request["parts"]), files, scratch)
         held = confine(_confinement(request, scratch), parent or None)
-        _Suspect(runtime, request, session, file).serve(held)
+        _Suspect(runtime, request, session, path).serve(held)
         status = 0
     except (protocol.PeerGone, protocol.ProtocolError):
         status = 0
@@ -50,7 +55,7 @@ def run(runtime: Runtime, request: Header, session: socket.socket, file: int, sc
         os._exit(status)
 
 
-def _isolate(session: socket.socket, file: int) -> None:
+def _isolate(session: socket.socket, files: list[int]) -> None:
     """A process group of its own, no terminal, no descriptors but these."""
     if os.getpid() != os.getsid(0):
         os.setsid()
@@ -60,10 +65,22 @@ def _isolate(session: socket.socket, file: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for standard in range(_FIRST_FREE_FD):
         os.dup2(null, standard)
-    kept = sorted((session.fileno(), file))
+    kept = sorted((session.fileno(), *files))
     for low, high in zip([_FIRST_FREE_FD - 1, *kept], [*kept, os.sysconf("SC_OPEN_MAX")], strict=True):
         os.closerange(low + 1, min(high, 1 << 20))
     sys.dont_write_bytecode = True
+
+
+def _placed(parts: list[tuple[str, str | None]], files: list[int], scratch: Path) -> Path:
+    """Where the runtime opens the sealed copy. Parts lie side by side under their neutral names, as links to them."""
+    places = [Path(location or f"/proc/self/fd/{file}") for (_, location), file in zip(parts, files, strict=True)]
+    if len(parts) == 1:
+        return places[0]
+    for (name, _), place in zip(parts, places, strict=True):
+        link = scratch / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(place)
+    return scratch / parts[0][0]
 
 
 def _confinement(request: Header, scratch: Path) -> Confinement:
@@ -73,9 +90,9 @@ def _confinement(request: Header, scratch: Path) -> Confinement:
 class _Suspect:
     """The request loop."""
 
-    def __init__(self, runtime: Runtime, request: Header, session: socket.socket, file: int) -> None:
+    def __init__(self, runtime: Runtime, request: Header, session: socket.socket, path: Path) -> None:
         self._runtime, self._request, self._session = runtime, request, session
-        self._path = Path(cast(str, request["path"]) or f"/proc/self/fd/{file}")
+        self._path = path
         self._format = cast(str, request["format"])
         self._memory = cast(int, request["memory_bytes"])
         self._loaded: LoadedModel | None = None
@@ -85,11 +102,20 @@ class _Suspect:
     def serve(self, held: tuple[str, ...]) -> None:
         """Open the suspect, then answer requests until the verifier hangs up."""
         self._answer(lambda: self._load(held))
+        if self._request.get("ahead") and self._loaded is not None:
+            self._warm_up(self._loaded)
         handlers: dict[str, Callable[[Header], None]] = {"predict": self._predict, "weights": self._weights}
         while True:
             header = protocol.receive(self._session, DEFAULT.message_header_bytes)
             handler = handlers[cast(str, header["op"])]
             self._answer(lambda handler=handler, header=header: handler(header))  # type: ignore[misc]
+
+    def _warm_up(self, loaded: LoadedModel) -> None:
+        """Opened ahead: use the time until the first request."""
+        from fingerprint.engine.warming import warm_up
+
+        with suppress(Exception):  # it will be met again, and told, when something is asked
+            warm_up(loaded, self._tuner, lambda: bool(select.select([self._session], [], [], 0)[0]))
 
     def _load(self, held: tuple[str, ...]) -> None:
         factory = cast("str | None", self._request["factory"])

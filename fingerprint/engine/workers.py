@@ -55,13 +55,13 @@ class WorkerServer:
                 start_new_session=True,
             )
 
-    def open(self, request: Header, session: socket.socket, file: int) -> int:
+    def open(self, request: Header, session: socket.socket, files: list[int]) -> int:
         """Have a suspect opened in a process of its own.
 
         Args:
             request: the `open` message.
             session: the worker's end of a connection; the suspect answers there.
-            file: descriptor of the sealed copy.
+            files: descriptors of the sealed copies, the main one first.
 
         Returns:
             The process id, known to be the worker's.
@@ -71,7 +71,7 @@ class WorkerServer:
         """
         with self._lock:
             self.used = True
-            reply = self._ask(request, self._limits.start_s, [session.fileno(), file])
+            reply = self._ask(request, self._limits.start_s, [session.fileno(), *files])
         if "error" in reply:
             raise ServerProblem(reply)
         pid = reply.get("pid")

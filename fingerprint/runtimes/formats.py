@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from fingerprint.errors import UnreadableModel
 from fingerprint.limits import DEFAULT, Limits
-from fingerprint.runtimes import protobuf
+from fingerprint.runtimes import binaries, protobuf
 from fingerprint.runtimes.zipnames import zip_names
 
 HEAD = 4096  # bytes read for the magic numbers
@@ -31,6 +31,9 @@ class Format(StrEnum):
     EXECUTORCH = "executorch"
     OPENVINO = "openvino"
     NCNN = "ncnn"
+    NCNN_BINARY = "ncnn-binary"
+    MNN = "mnn"
+    TVM = "tvm"
     COREML = "coreml"
     KERAS = "keras"
     GGUF = "gguf"
@@ -40,6 +43,7 @@ class Format(StrEnum):
     ZIP = "zip"
     DAMAGED_ZIP = "damaged-zip"
     ARCHIVE = "archive"
+    SHARED_LIBRARY = "shared-library"
     LFS_POINTER = "git-lfs-pointer"
 
 
@@ -55,6 +59,9 @@ _TITLES = {
     Format.EXECUTORCH: "an ExecuTorch program",
     Format.OPENVINO: "an OpenVINO network description",
     Format.NCNN: "an ncnn network description",
+    Format.NCNN_BINARY: "a binary ncnn network description",
+    Format.MNN: "an MNN model",
+    Format.TVM: "a shared library made by Apache TVM",
     Format.COREML: "a Core ML model",
     Format.KERAS: "a Keras model",
     Format.GGUF: "a GGUF file",
@@ -64,16 +71,18 @@ _TITLES = {
     Format.ZIP: "a zip archive",
     Format.DAMAGED_ZIP: "a cut or damaged zip archive",
     Format.ARCHIVE: "a compressed archive",
+    Format.SHARED_LIBRARY: "a program or shared library",
     Format.LFS_POINTER: "a Git LFS pointer, not the model itself",
 }
-_CODE = {Format.PT2, Format.TORCHSCRIPT, Format.AOTINDUCTOR, Format.PICKLE}
+_CODE = {Format.PT2, Format.TORCHSCRIPT, Format.AOTINDUCTOR, Format.PICKLE, Format.TVM}
 _WEIGHTS_ONLY = {Format.STATE_DICT, Format.PICKLE, Format.SAFETENSORS}
 _MAGIC: tuple[tuple[int, bytes, Format], ...] = (
     (4, b"TFL3", Format.TFLITE),
     (0, b"GGUF", Format.GGUF),
     (0, b"\x89HDF\r\n\x1a\n", Format.KERAS),
     (0, b"7767517", Format.NCNN),
-    (0, (7767517).to_bytes(4, "little"), Format.NCNN),
+    (0, (7767517).to_bytes(4, "little"), Format.NCNN_BINARY),
+    (0, b"\x7fELF", Format.SHARED_LIBRARY),
     (0, b"version https://git-lfs", Format.LFS_POINTER),
     (0, b"\x1f\x8b", Format.ARCHIVE),
     (0, b"7z\xbc\xaf\x27\x1c", Format.ARCHIVE),
@@ -115,7 +124,8 @@ def sniff(source: str | os.PathLike[str] | BinaryIO, limits: Limits = DEFAULT) -
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         head = file.read(HEAD)
-        return _by_magic(head, size, limits) or _by_structure(file, head, size, limits)
+        found = _by_magic(head, size, limits) or _by_structure(file, head, size, limits)
+        return Format.TVM if found == Format.SHARED_LIBRARY and binaries.is_tvm(file) else found
 
 
 def describe(head: bytes) -> str:
@@ -160,6 +170,8 @@ def _by_structure(file: BinaryIO, head: bytes, size: int, limits: Limits) -> For
             return _by_names(zip_names(file, size, limits))
         except UnreadableModel:
             return Format.DAMAGED_ZIP
+    if binaries.is_mnn(file, size):
+        return Format.MNN
     fields = protobuf.top_level(file, size)
     if fields is None:
         return None

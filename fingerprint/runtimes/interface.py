@@ -72,6 +72,7 @@ class Runtime(ABC):
     name: ClassVar[str]
     extra: ClassVar[str | None]  # the extra that installs it; None = core
     formats: ClassVar[tuple[str, ...]]  # names from runtimes.formats
+    executes: ClassVar[bool] = True  # False: files are described, and never run on this kind of machine
 
     @abstractmethod
     def version(self) -> str:

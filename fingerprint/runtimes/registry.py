@@ -19,6 +19,7 @@ BUILTIN = {
     "torch": "fingerprint.runtimes.torch:TorchRuntime",
     "onnx": "fingerprint.runtimes.onnx:OnnxRuntime",
     "litert": "fingerprint.runtimes.litert:LiteRtRuntime",
+    "openvino": "fingerprint.runtimes.openvino:OpenVinoRuntime",
 }
 _BUILTIN_FORMATS: dict[str, str] = {
     Format.PT2: "torch",
@@ -28,6 +29,7 @@ _BUILTIN_FORMATS: dict[str, str] = {
     Format.SAFETENSORS: "torch",
     Format.ONNX: "onnx",
     Format.TFLITE: "litert",
+    Format.OPENVINO: "openvino",
 }
 _REMEDIES = {
     Format.LFS_POINTER: "Fetch the file itself with: git lfs pull",

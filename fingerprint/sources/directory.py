@@ -1,4 +1,7 @@
-"""Files and folders: models are found by content; files that only claim to be models (by suffix) are reported too."""
+"""Files and folders: models are found by content; files that only claim to be models (by suffix) are reported too.
+
+A model in several files is one artifact: its main file, or the folder where it is a Core ML package.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from fingerprint.errors import UsageError
-from fingerprint.runtimes.formats import sniff
+from fingerprint.runtimes.formats import Format, sniff
+from fingerprint.runtimes.parts import is_package, main_file
 from fingerprint.sources.interface import Artifact, Source
 
 MODEL_SUFFIXES = frozenset(
@@ -33,11 +37,14 @@ class DirectorySource(Source):
 
     def artifacts(self) -> Iterator[Artifact]:
         """See `Source.artifacts`."""
-        if not self.root.is_dir():
+        if not self.root.is_dir() or is_package(self.root):
             yield Artifact(self.root, str(self.root))
             return
         for folder, folders, files in os.walk(self.root):
-            folders.sort()
+            packages = [name for name in sorted(folders) if is_package(Path(folder) / name)]
+            folders[:] = sorted(set(folders) - set(packages))
+            for name in packages:
+                yield Artifact(Path(folder) / name, str(Path(folder) / name))
             for file in sorted(files):
                 path = Path(folder) / file
                 if path.is_file() and is_model(path):
@@ -45,10 +52,10 @@ class DirectorySource(Source):
 
 
 def is_model(path: Path) -> bool:
-    """Whether a file is, or claims to be, a model."""
+    """Whether a file is, or claims to be, a model of its own: no weights beside their network, no plain program."""
     if path.suffix.lower() in MODEL_SUFFIXES:
         return True
     try:
-        return sniff(path) is not None
+        return sniff(path) not in (None, Format.SHARED_LIBRARY) and main_file(path) == path
     except OSError:
         return False

@@ -11,21 +11,34 @@ from pathlib import Path
 from fingerprint.errors import TransformError
 from fingerprint.model import InputSpec
 from fingerprint.spec import sidecar_path
-from fingerprint.transforms.files import format_of, sha256_of, suffix_of, workspace
+from fingerprint.transforms.agreement import HALF_TOLERANCE, TOLERANCE, difference
+from fingerprint.transforms.compile import Compile
+from fingerprint.transforms.converters import MAKERS, NNCF
+from fingerprint.transforms.files import format_of, move_model, parts_of, sha256_of, suffix_of, workspace
 from fingerprint.transforms.interface import DeriveContext, Transform, WeightTransform
 from fingerprint.transforms.plan import Step, plan
+from fingerprint.transforms.quantize_files import FileQuantization
 
 GROUP = "fingerprint.transforms"
 
 
 @dataclass(frozen=True)
 class Derived:
-    """A derived model. `how` spells every step that ran; `spec` is what its sidecar says, None if none was written."""
+    """A derived model.
+
+    Attributes:
+        how: every step that ran.
+        sha256: of all its parts.
+        spec: what its sidecar says, None if none was written.
+        difference: largest difference of its answers from those before the last conversion, relative to the largest
+            answer; None where that was not or could not be compared.
+    """
 
     path: Path
     how: str
     sha256: str
     spec: InputSpec | None
+    difference: float | None = None
 
 
 def parse_how(text: str) -> tuple[Transform, ...]:
@@ -88,35 +101,48 @@ def derive(source: Path, how: str, out: Path, context: DeriveContext, *, overwri
     _check_needs(steps, context)
     try:
         with workspace(out.parent) as folder:
-            made = _run(source, steps, folder, context)
+            made, worst = _run(source, steps, folder, context, out.suffix)
             spec = _spec_of(made, context.spec)
             digest = sha256_of(made)
             _publish(made, out, spec, folder)
     except OSError as error:
         raise TransformError(f"{out} can't be written: {error.strerror or error}") from error
-    return Derived(out, spell([step.transform for step in steps]), digest, spec)
+    return Derived(out, spell([step.transform for step in steps]), digest, spec, worst)
 
 
 def _check_needs(steps: Sequence[Step], context: DeriveContext) -> None:
     """Find out what is missing before minutes are spent."""
-    from fingerprint.transforms.litert import converter_python
-
     for step in steps:
         step.transform.check(context)
-        if step.format == "tflite" and not isinstance(step.transform, WeightTransform):
-            converter_python()
+        if step.format in MAKERS and not isinstance(step.transform, WeightTransform):
+            quantizes = step.format == "openvino" and isinstance(step.transform, FileQuantization)
+            (NNCF if quantizes else MAKERS[step.format]).python()
 
 
-def _run(source: Path, steps: Sequence[Step], folder: Path, context: DeriveContext) -> Path:
-    current = source
+def _run(
+    source: Path, steps: Sequence[Step], folder: Path, context: DeriveContext, suffix: str
+) -> tuple[Path, float | None]:
+    """What the last step made (under this suffix), and how far its answers are from those before, if it converts."""
+    current, worst = source, None
     for number, step in enumerate(steps):
-        made = folder / f"step-{number}{suffix_of(step.format)}"
+        last = number == len(steps) - 1
+        made = folder / f"step-{number}{suffix if last and step.format == 'coreml' else suffix_of(step.format)}"
         step.transform.apply(current, made, context)
+        worst = _difference(step.transform, current, made, context)
         if current != source:
-            current.unlink()
+            for part in parts_of(current):
+                part.unlink()
         current = made
-    current.chmod(current.stat().st_mode & 0o666)  # some converters leave executables
-    return current
+    for part in parts_of(current):
+        if part.is_file():
+            part.chmod(part.stat().st_mode & 0o666)  # some converters leave executables
+    return current, worst
+
+
+def _difference(step: Transform, source: Path, made: Path, context: DeriveContext) -> float | None:
+    if not isinstance(step, Compile) or step.whole or step.target not in MAKERS.keys() | {"litert"}:
+        return None
+    return difference(source, made, context, HALF_TOLERANCE if step.half else TOLERANCE)
 
 
 def _check_out(source: Path, out: Path, overwrite: bool, sidecar: bool) -> None:
@@ -124,7 +150,7 @@ def _check_out(source: Path, out: Path, overwrite: bool, sidecar: bool) -> None:
         raise TransformError("the derivative can't replace its source", remedy="Give another --out.")
     if not out.parent.is_dir():
         raise TransformError(f"{out.parent} is no folder", remedy="Make it first.")
-    for path in (out, sidecar_path(out)) if sidecar else (out,):
+    for path in (*dict.fromkeys((*parts_of(out), out)), *((sidecar_path(out),) if sidecar else ())):
         if path.is_dir() or (path.exists() and not overwrite):
             raise TransformError(f"{path} exists already", remedy="Give another --out, or remove it.")
 
@@ -145,14 +171,14 @@ def _publish(made: Path, out: Path, spec: InputSpec | None, folder: Path) -> Non
     """Put the sidecar and the model in place; an interrupt in between leaves neither."""
     sidecar = sidecar_path(out)
     if spec is None:
-        made.replace(out)
+        move_model(made, out)
         return
     fresh = not sidecar.exists()
     temporary = folder / "spec.json"
     temporary.write_text(json.dumps(spec.to_dict(), indent=1) + "\n")
     try:
         temporary.replace(sidecar)
-        made.replace(out)
+        move_model(made, out)
     except BaseException:
         if fresh:
             sidecar.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,18 +10,28 @@ from pathlib import Path
 
 from fingerprint.errors import TransformError
 from fingerprint.runtimes.formats import Format, sniff
+from fingerprint.runtimes.parts import main_file, model_sha256, weights_of
 
 EDITABLE = ("pt2", "torchscript", "state-dict", "safetensors", "onnx", "tflite")
+
+_IN_PAIRS = (".xml", ".param")  # of networks whose weights lie beside them
 
 # what may stand behind a suffix; the first is what is made where the source is something else
 SUFFIXES = {
     ".onnx": ("onnx",),
     ".tflite": ("tflite",),
-    ".pt2": ("pt2",),
+    ".pt2": ("pt2", "aotinductor"),
     ".safetensors": ("safetensors",),
     ".pt": ("torchscript", "state-dict"),
     ".ts": ("torchscript",),
     ".pth": ("state-dict", "torchscript"),
+    ".xml": ("openvino",),
+    ".param": ("ncnn",),
+    ".mnn": ("mnn",),
+    ".pte": ("executorch",),
+    ".so": ("tvm",),
+    ".mlpackage": ("coreml",),
+    ".mlmodel": ("coreml",),
 }
 _SUFFIX_OF = {
     "onnx": ".onnx",
@@ -31,6 +40,13 @@ _SUFFIX_OF = {
     "safetensors": ".safetensors",
     "torchscript": ".ts.pt",
     "state-dict": ".pth",
+    "aotinductor": ".pt2",
+    "openvino": ".xml",
+    "ncnn": ".param",
+    "mnn": ".mnn",
+    "executorch": ".pte",
+    "tvm": ".so",
+    "coreml": ".mlpackage",
 }
 
 
@@ -40,10 +56,11 @@ def format_of(path: Path) -> str:
     Raises:
         TransformError: there is no such file, or it is of no known format. UnreadableModel: it is cut.
     """
-    if not path.is_file():
+    main = main_file(path)
+    if not main.is_file():
         raise TransformError(f"no such model file: {path}")
     try:
-        format = sniff(path)
+        format = sniff(main)
     except OSError as error:
         raise TransformError(f"{path} can't be read: {error.strerror}") from error
     if format is None:
@@ -57,9 +74,22 @@ def suffix_of(format: str) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Digest of a file (hex)."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Digest of a model with all its parts (hex)."""
+    return model_sha256(path)[0]
+
+
+def parts_of(path: Path) -> list[Path]:
+    """All files of a model that exist, the main one last. A Core ML package is one."""
+    weights = weights_of(path)
+    return [weights, path] if path.suffix in _IN_PAIRS and weights.is_file() else [path]
+
+
+def move_model(source: Path, target: Path) -> None:
+    """Rename a model with all its parts; the main file comes last."""
+    *others, main = parts_of(source)
+    for part in others:
+        part.replace(target.with_suffix(part.suffix))
+    main.replace(target)
 
 
 def first_line(error: BaseException) -> str:
@@ -87,4 +117,4 @@ def written(out: Path) -> Iterator[Path]:
     with workspace(out.parent) as folder:
         temporary = folder / out.name
         yield temporary
-        temporary.replace(out)
+        move_model(temporary, out)

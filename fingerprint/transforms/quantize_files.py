@@ -1,4 +1,6 @@
-"""Quantization of a whole file, activations included: by onnxruntime for ONNX, by ai-edge-quantizer for TFLite."""
+"""Quantization of a whole file, activations included: by onnxruntime for ONNX, ai-edge-quantizer for TFLite, and NNCF
+for OpenVINO.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ class FileQuantization(Transform):
 
     name: ClassVar[str] = "quantize"
     formats: ClassVar[tuple[str, ...]] = ("onnx", "tflite")
+    suffixes: ClassVar[str] = ".onnx or .tflite"
 
     @classmethod
     def parse(cls, arguments: tuple[str, ...]) -> Transform:
@@ -30,7 +33,7 @@ class FileQuantization(Transform):
         """Raise TransformError if a source of this format can't hold this quantization."""
         if format not in self.formats:
             raise TransformError(
-                f"{self.spell()} makes .onnx or .tflite files, not {format}",
+                f"{self.spell()} makes {self.suffixes} files, not {format}",
                 remedy=f"Write compile:onnx+{self.spell()} or compile:litert+{self.spell()}, or name such an --out.",
             )
 
@@ -40,6 +43,8 @@ class QuantizeStatic(FileQuantization):
     """Weights and activations as int8, with ranges from clean images. A .tflite then also takes and gives int8."""
 
     help: ClassVar[str] = "quantize:static:int8 (weights and activations; needs clean images)"
+    formats: ClassVar[tuple[str, ...]] = ("onnx", "tflite", "openvino")
+    suffixes: ClassVar[str] = ".onnx, .tflite or .xml"
 
     def spell(self) -> str:
         """`quantize:static:int8`."""
@@ -59,6 +64,10 @@ class QuantizeStatic(FileQuantization):
                 from fingerprint.transforms.onnx_quantize import quantize_static
 
                 quantize_static(source, temporary, inputs)
+            elif format == "openvino":
+                from fingerprint.transforms.targets import quantize_openvino
+
+                quantize_openvino(source, temporary, inputs)
             else:
                 from fingerprint.transforms.litert import quantize_static as quantize_tflite
 

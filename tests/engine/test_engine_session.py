@@ -177,7 +177,8 @@ def test_bombs_do_not_go_off(pool: WorkerPool, files: dict[str, Path], tmp_path:
         (b"hello, world", UnreadableModel, "hello, w"),
         (b"PK\3\4 cut", UnreadableModel, "cut or damaged"),
         (b"GGUF....", UnsupportedModel, "GGUF"),
-        (b"7767517\n1 1\n", UnsupportedModel, "ncnn"),
+        (b"7767517\n1 1\n", UnreadableModel, r"weights are missing: there is no m\.bin beside m"),
+        (b"\x7fELF\2\1\1", UnsupportedModel, "shared library"),
         (b"version https://git-lfs.github.com/spec/v1\n", UnsupportedModel, "Git LFS"),
     ],
 )

@@ -35,6 +35,9 @@ def test_real_files_are_told_apart_whatever_they_are_called(files: dict[str, Pat
         (b"\x1c\0\0\0ET12....", "executorch"),
         (b"<?xml version='1.0'?>\n<net name='m' version='11'><layers/>", "openvino"),
         (b"7767517\n3 3\nInput x 0 1 x\n", "ncnn"),
+        (b"\xdd\x85\x76\0\3\0\0\0", "ncnn-binary"),
+        (b"\x7fELF\2\1\1" + bytes(60), "shared-library"),
+        (b"\x7fELF\2\1\1" + bytes(2_000_000) + b"__tvm_ffi__library_bin", "tvm"),
         (b"\x89HDF\r\n\x1a\n....", "keras"),
         (b"GGUF\3\0\0\0", "gguf"),
         (b"\x80\x02}q\0.", "pickle"),
@@ -74,7 +77,7 @@ def test_archives_by_their_members(names: tuple[str, ...], format: str) -> None:
 
 
 def test_code_and_factories() -> None:
-    assert {f for f in Format if carries_code(f)} == {"pt2", "torchscript", "aotinductor", "pickle"}
+    assert {f for f in Format if carries_code(f)} == {"pt2", "torchscript", "aotinductor", "pickle", "tvm"}
     assert {f for f in Format if needs_factory(f)} == {"state-dict", "pickle", "safetensors"}
     assert all(title(f) for f in Format) and "mystery" in title("mystery")
 

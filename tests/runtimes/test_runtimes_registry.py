@@ -23,7 +23,7 @@ class Plugged(Runtime):
 
     name: ClassVar[str] = "plugged"
     extra: ClassVar[str | None] = None
-    formats: ClassVar[tuple[str, ...]] = ("executorch",)
+    formats: ClassVar[tuple[str, ...]] = ("gguf",)
 
     def version(self) -> str:
         return "1"
@@ -69,9 +69,7 @@ def test_known_formats() -> None:
     assert all(runtime_named(name).version()[0].isdigit() for name in BUILTIN)
 
 
-@pytest.mark.parametrize(
-    ("format", "word"), [("executorch", "ExecuTorch"), ("apk", "Android"), ("nonsense", "nonsense")]
-)
+@pytest.mark.parametrize(("format", "word"), [("keras", "Keras"), ("apk", "Android"), ("nonsense", "nonsense")])
 def test_others_are_named(format: str, word: str) -> None:
     with pytest.raises(UnsupportedModel, match=word):
         runtime_name(format)
@@ -87,7 +85,7 @@ def test_remedies() -> None:
 
 @pytest.mark.usefixtures("plugged")
 def test_plugins_come_last_and_never_replace() -> None:
-    assert runtime_for("executorch").name == "plugged"
+    assert runtime_for("gguf").name == "plugged"
     assert type(runtime_named("torch")).__name__ == "TorchRuntime"
     assert runtime_names() == [*BUILTIN, "plugged", "wrong"]
     with pytest.raises(UsageError, match="no subclass"):

@@ -12,7 +12,8 @@ import transforms_tflite as tflite
 
 from fingerprint.errors import MissingExtra, TransformError
 from fingerprint.model import InputSpec
-from fingerprint.transforms import litert
+from fingerprint.transforms import converters
+from fingerprint.transforms.converters import LITERT
 from fingerprint.transforms.derive import derive
 from fingerprint.transforms.feed import real_valued
 from fingerprint.transforms.interface import DeriveContext
@@ -20,14 +21,15 @@ from fingerprint.transforms.interface import DeriveContext
 
 def has_converter() -> bool:
     try:
-        litert.converter_python()
+        LITERT.python()
     except (MissingExtra, TransformError):
         return False
     return True
 
 
 needs_converter = pytest.mark.skipif(
-    not has_converter(), reason=f"no converter environment: set {litert.VARIABLE} to an interpreter with litert-torch"
+    not has_converter(),
+    reason=f"no converter environment: set {converters.VARIABLE} to an interpreter with litert-torch",
 )
 CONTEXT = DeriveContext(models.SPEC)
 
@@ -97,7 +99,7 @@ def imitation(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Non
     fake = folder / "python"
     fake.write_text(f"#!/bin/sh\n{script}\n")
     fake.chmod(0o755)
-    monkeypatch.setenv(litert.VARIABLE, str(fake))
+    monkeypatch.setenv(converters.VARIABLE, str(fake))
 
 
 @pytest.fixture
@@ -123,7 +125,7 @@ def test_a_converter_that_hangs_is_killed_with_its_children(
     files: dict[str, Path], tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imitation(tmp_path, monkeypatch, "sleep 60 & sleep 60")
-    monkeypatch.setattr(litert, "CONVERT_S", 0.3)
+    monkeypatch.setattr(converters, "CONVERT_S", 0.3)
     start = time.monotonic()
     with pytest.raises(TransformError, match="did not finish"):
         derive(files["tflite"], "quantize:dynamic:int8", out, CONTEXT)
@@ -143,9 +145,9 @@ def test_a_converter_without_the_packages_says_how_to_install_them(
 def test_no_converter_at_all_says_how_to_make_one(
     files: dict[str, Path], tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(litert.VARIABLE, raising=False)
+    monkeypatch.delenv(converters.VARIABLE, raising=False)
     monkeypatch.setenv("FINGERPRINT_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(litert, "find_spec", lambda _: None)
+    monkeypatch.setattr(converters, "find_spec", lambda _: None)
     with pytest.raises(MissingExtra) as caught:
         derive(files["pt2"], "compile:litert", out, CONTEXT)
     environment = tmp_path / "home" / "converters" / "litert"
@@ -153,12 +155,12 @@ def test_no_converter_at_all_says_how_to_make_one(
     assert f"{environment}/bin/pip install" in caught.value.remedy
     (environment / "bin").mkdir(parents=True)
     (environment / "bin" / "python").touch()
-    assert litert.converter_python() == environment / "bin" / "python"
+    assert LITERT.python() == environment / "bin" / "python"
 
 
 def test_a_named_interpreter_must_exist(
     files: dict[str, Path], tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(litert.VARIABLE, str(tmp_path / "none"))
+    monkeypatch.setenv(converters.VARIABLE, str(tmp_path / "none"))
     with pytest.raises(TransformError, match="does not exist"):
         derive(files["pt2"], "compile:litert", out, CONTEXT)

@@ -1,0 +1,191 @@
+"""Runs alone in an environment that has the converter. Imports nothing of this package.
+
+python _compile_worker.py TARGET IN OUT [fp16 | INPUTS.npy]
+
+IN is a torch.export program, an ONNX model (openvino, mnn) or an OpenVINO network (nncf).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+HALF = "fp16"  # weights stored as float16
+LARGEST = 32  # batch that an ExecuTorch program takes at most
+
+
+def openvino(source: str, out: str, *options: str) -> None:
+    """NAME.xml with NAME.bin."""
+    package = _openvino()
+    package.save_model(package.Core().read_model(source), out, compress_to_fp16=HALF in options)
+
+
+def nncf(source: str, out: str, inputs: str) -> None:
+    """Weights and activations as int8, ranges from the inputs (N, ...)."""
+    import numpy as np
+
+    package = _openvino()
+    import nncf as quantizer
+
+    rows = np.load(inputs)
+    network = package.Core().read_model(source)
+    batch = network.inputs[0].partial_shape[0]
+    size = batch.get_length() if batch.is_static else 1
+    data = [np.resize(rows[i : i + size], (size, *rows.shape[1:])) for i in range(0, len(rows), size)]
+    made = quantizer.quantize(network, quantizer.Dataset(data), subset_size=len(data))
+    package.save_model(made, out, compress_to_fp16=False)
+
+
+def ncnn(source: str, out: str, *options: str) -> None:
+    """NAME.param with NAME.bin, by way of TorchScript."""
+    import pnnx
+    import torch
+
+    program = torch.export.load(source)
+    stem = Path(out).with_suffix("")
+    paths = {"ncnnparam": out, "ncnnbin": str(stem) + ".bin"}
+    example = torch.zeros(_shape(program))
+    pnnx.export(_module(program), f"{stem}.ts.pt", (example,), check_trace=False, fp16=HALF in options, **paths)
+
+
+def mnn(source: str, out: str, *options: str) -> None:
+    """One file, weights inside."""
+    from importlib import import_module
+
+    import_module("MNN")  # loads the libraries that its tools need
+    arguments = ["mnnconvert", "-f", "ONNX", "--modelFile", source, "--MNNModel", out, "--bizCode", "MNN"]
+    import_module("_tools").mnnconvert([*arguments, *(["--fp16"] if HALF in options else [])])
+
+
+def executorch(source: str, out: str, *options: str) -> None:
+    """XNNPACK, weights inside; with inputs, weights and activations as int8."""
+    import torch
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    program = torch.export.load(source)
+    program = _quantized(program, options[0]) if options else _bounded(program)
+    made = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
+    Path(out).write_bytes(made.buffer)
+
+
+def _quantized(program: Any, inputs: str) -> Any:  # noqa: ANN401
+    """The program with int8 weights per channel and int8 activations, at its own batch."""
+    import numpy as np
+    import torch
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    given = _bounded(program)
+    prepared = prepare_pt2e(_module(given), quantizer)
+    size = _shape(given)[0]
+    for batch in torch.from_numpy(np.load(inputs)).split(size):  # type: ignore[no-untyped-call]
+        if len(batch) == size or _is_open(given):
+            prepared(batch)
+    return _bounded(torch.export.export(convert_pt2e(prepared), *_example(given)))
+
+
+def _bounded(program: Any) -> Any:  # noqa: ANN401
+    """The program with an open batch bounded by LARGEST, for memory is planned for that; a fixed one as it is."""
+    import torch
+
+    return torch.export.export(_module(program), *_example(program)) if _is_open(program) else program
+
+
+def _example(program: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    """Example input of the largest batch (smaller ones make the exporter lower the bound), and the open batch."""
+    import torch
+
+    size, *shape = _shape(program)
+    if not _is_open(program):
+        return ((torch.zeros(size, *shape),),)
+    batch = torch.export.Dim("batch", min=1, max=LARGEST)
+    return (torch.zeros(LARGEST, *shape),), None, ({0: batch},)
+
+
+def tvm(source: str, out: str, *options: str) -> None:
+    """A shared library for this processor, at batch 1; not tuned."""
+    del options
+    import torch
+    import tvm as package
+    from tvm import relax
+    from tvm.relax.frontend.torch import from_exported_program
+
+    module = from_exported_program(_single(torch.export.load(source)))
+    module = relax.get_pipeline("zero")(module)
+    package.compile(module, package.target.Target("llvm")).export_library(out)
+
+
+def aotinductor(source: str, out: str, *options: str) -> None:
+    """A package with a shared library, by the C++ compiler of this machine."""
+    del options
+    import torch
+    import torch._inductor
+
+    torch._inductor.aoti_compile_and_package(torch.export.load(source), package_path=out)
+
+
+def coreml(source: str, out: str, *options: str) -> None:
+    """A neural network in one .mlmodel, or an ML program in an .mlpackage folder."""
+    import coremltools
+    import torch
+
+    program = _single(torch.export.load(source)).run_decompositions({})
+    if out.endswith(".mlmodel"):
+        example = (torch.zeros(_shape(program)),)
+        traced = torch.jit.trace(_module(program), example, check_trace=False)  # type: ignore[no-untyped-call]
+        given = [coremltools.TensorType(name="input", shape=_shape(program))]
+        coremltools.convert(traced, inputs=given, convert_to="neuralnetwork").save(out)
+        return
+    precision = coremltools.precision.FLOAT16 if HALF in options else coremltools.precision.FLOAT32
+    coremltools.convert(program, convert_to="mlprogram", compute_precision=precision).save(out)
+
+
+def _openvino() -> Any:  # noqa: ANN401
+    """The package, without the one that reports its use over the network."""
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    import openvino as package
+
+    return package
+
+
+def _value(program: Any) -> Any:  # noqa: ANN401
+    name = program.graph_signature.user_inputs[0]
+    return next(node.meta["val"] for node in program.graph.nodes if node.name == name)
+
+
+def _is_open(program: Any) -> bool:  # noqa: ANN401
+    return not isinstance(_value(program).shape[0], int)
+
+
+def _shape(program: Any) -> Sequence[int]:  # noqa: ANN401
+    """Shape of the one input, at batch 1 where it is open."""
+    return [size if isinstance(size, int) else 1 for size in _value(program).shape]
+
+
+def _single(program: Any) -> Any:  # noqa: ANN401
+    """The program at batch 1, unless it fixes another."""
+    import torch
+
+    return torch.export.export(_module(program), (torch.zeros(_shape(program)),)) if _is_open(program) else program
+
+
+def _module(program: Any) -> Any:  # noqa: ANN401
+    """The module without the check of its input, which can't be traced."""
+    module = program.module(check_guards=False)
+    module._forward_pre_hooks.clear()
+    return module
+
+
+TARGETS: dict[str, Callable[..., None]] = {
+    made.__name__: made for made in (openvino, nncf, ncnn, mnn, executorch, tvm, aotinductor, coreml)
+}
+
+if __name__ == "__main__":
+    TARGETS[sys.argv[1]](*sys.argv[2:])
