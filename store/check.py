@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fingerprint.errors import FingerprintError
+from store import exposures
 from store.blobs import DataKeys, TensorFiles, is_temporary
 from store.connection import Connection
 from store.index import COLUMNS, all_rows
 from store.migrations import expected_schema, schema_of
 from store.records import verify_row
-from store.rows import FingerprintRow, RunRow, result_value
+from store.rows import FingerprintRow, RunRow, result_value, verified
 from store.runs import SELECT_RESULTS, SELECT_RUNS, count
 from store.sealing import check_ciphertext, open_tensors
 
@@ -42,6 +43,7 @@ def check(connection: Connection, tensors: TensorFiles, data_keys: DataKeys, key
         lambda: _versions(connection),
         lambda: _runs(connection),
         lambda: _results(connection),
+        lambda: _exposures(connection),
         lambda: _leftovers(connection, tensors),
         lambda: _permissions(connection.path, tensors, data_keys),
     )
@@ -139,6 +141,18 @@ def _results(connection: Connection) -> Iterator[Problem]:
             yield Problem(
                 "error", f"result {str(raw['position'])[:20]} of run {str(raw['run_id'])[:80]}", error.message
             )
+
+
+def _exposures(connection: Connection) -> Iterator[Problem]:
+    for table, columns, subject in (
+        ("exposures", exposures.EXPOSURE_COLUMNS, "number"),
+        ("exports", exposures.EXPORT_COLUMNS, "id"),
+    ):
+        for raw in connection.iterate(f"SELECT * FROM {table}"):  # noqa: S608 (constant names)
+            try:
+                verified(table, columns, raw)
+            except FingerprintError as error:
+                yield Problem("error", f"{table} {str(raw[subject])[:20]}", error.message)
 
 
 def _leftovers(connection: Connection, tensors: TensorFiles) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from fingerprint.errors import Tampered
 from fingerprint.limits import DEFAULT, Limits
-from store import index
+from store import exposures, index
 from store import runs as run_table
 from store.blobs import DataKeys, TensorFiles
 from store.connection import Connection, connect, read_only
@@ -25,6 +25,7 @@ from store.rows import FingerprintRow, ResultRow, RunKind, RunRow, describe
 if TYPE_CHECKING:
     from fingerprint.record import Fingerprint, Manifest
     from store.check import Problem
+    from store.exposures import ExportRow, Exposed
     from store.keys import Keys
     from store.sealing import Sealed
 
@@ -231,6 +232,22 @@ class Database:
     ) -> dict[tuple[str, str], dict[str, object]]:
         """(suspect digest, fingerprint id) -> the newest stored result, for as many as are known, in one query."""
         return run_table.known(self._connection, suspects, fingerprints, settings_sha256, statuses)
+
+    def exposed(self, merkle_root: str) -> Exposed:
+        """Place -> probes of a set that left this machine for there."""
+        return exposures.known(self._connection, merkle_root)
+
+    def expose(self, merkle_root: str, probes: Collection[int], place: str) -> None:
+        """Record, before they are sent, that probes of a set leave this machine."""
+        exposures.add(self._connection, merkle_root, probes, place)
+
+    def record_export(self, export: ExportRow) -> None:
+        """Record the order of exported probes, and that they leave this machine."""
+        exposures.add_export(self._connection, export)
+
+    def find_export(self, text: str) -> ExportRow:
+        """The export of an id, or of its first 8 digits or more. Raises NotFound."""
+        return exposures.find_export(self._connection, text)
 
     def check(self, keys: Keys) -> Problems:
         """Look at every stored byte. No problem of kind "error" means that all evidence holds."""

@@ -71,6 +71,33 @@ def m001_fingerprints_and_runs(database: sqlite_utils.Database, /) -> None:
     )
 
 
+@MIGRATIONS()
+def m002_exposures_and_exports(database: sqlite_utils.Database, /) -> None:
+    """Which probes left this machine, and in which order probes were exported. `probes` is a JSON list of indices."""
+    database.executescript(
+        """
+        CREATE TABLE exposures (
+            number INTEGER PRIMARY KEY,
+            merkle_root TEXT NOT NULL,
+            place TEXT NOT NULL,
+            probes TEXT NOT NULL,
+            time TEXT NOT NULL,
+            row_sha256 TEXT NOT NULL
+        ) STRICT;
+        CREATE INDEX exposures_by_root ON exposures (merkle_root);
+        CREATE TABLE exports (
+            id TEXT PRIMARY KEY NOT NULL,
+            merkle_root TEXT NOT NULL,
+            fingerprint_id TEXT NOT NULL,
+            name TEXT NOT NULL,
+            probes TEXT NOT NULL,
+            time TEXT NOT NULL,
+            row_sha256 TEXT NOT NULL
+        ) STRICT;
+        """
+    )
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Apply what is pending. The caller holds the write transaction, so that all of it happens or nothing."""
     MIGRATIONS.apply(sqlite_utils.Database(connection, execute_plugins=False, strict=True))

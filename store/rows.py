@@ -45,7 +45,7 @@ class FingerprintRow:
     @classmethod
     def from_sql(cls, row: sqlite3.Row) -> FingerprintRow:
         """Check the row's digest, then read it. Raises Tampered."""
-        values = _verified("fingerprints", FINGERPRINT_COLUMNS, row)
+        values = verified("fingerprints", FINGERPRINT_COLUMNS, row)
         values |= {"key_ids": tuple(json.loads(row["key_ids"])), "evidential": bool(row["evidential"])}
         return cls(**values)
 
@@ -145,14 +145,14 @@ class RunRow:
     @classmethod
     def from_sql(cls, row: sqlite3.Row) -> RunRow:
         """Check the row's digest, then read it. Raises Tampered."""
-        values = _verified("runs", RUN_COLUMNS, row)
+        values = verified("runs", RUN_COLUMNS, row)
         return cls(**values | {"parameters": json.loads(row["parameters"])})
 
 
 RUN_COLUMNS = tuple(field.name for field in fields(RunRow))
 
 
-def _verified(table: str, columns: tuple[str, ...], row: sqlite3.Row) -> dict[str, Any]:
+def verified(table: str, columns: tuple[str, ...], row: sqlite3.Row) -> dict[str, Any]:
     """The values of `columns`, after comparing the row's digest.
 
     Raises:
@@ -173,6 +173,6 @@ def _verified(table: str, columns: tuple[str, ...], row: sqlite3.Row) -> dict[st
 
 def result_value(row: sqlite3.Row) -> dict[str, object]:
     """The stored result, after comparing the row's digest. Raises Tampered."""
-    _verified("results", RESULT_COLUMNS, row)
+    verified("results", RESULT_COLUMNS, row)
     value: dict[str, object] = json.loads(row["row"])
     return value
