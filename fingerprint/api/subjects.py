@@ -6,7 +6,6 @@ imported only for them.
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -20,15 +19,13 @@ from fingerprint.engine.sealed import SealedFile
 from fingerprint.engine.session import SuspectSession, WorkerPool
 from fingerprint.model import Floats, Images, InputSpec, Signature
 from fingerprint.remote.interface import Answering, Manner, Meter
+from fingerprint.remote.places import is_file, is_url
 from fingerprint.runtimes.registry import runtime_for
 from fingerprint.spec import FoundSpec, find_spec
 
 if TYPE_CHECKING:
     from fingerprint.api.verify import VerifyOptions
     from fingerprint.record import Fingerprint
-
-_URL = re.compile(r"(?i)https?://")
-_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class Subject(ABC):
@@ -135,16 +132,11 @@ class _Counted:
 Place: TypeAlias = Path | str | Subject  # a file, a URL, `module:callable`, or a subject made by the caller
 
 
-def is_file(place: Place) -> bool:
-    """Whether a place is looked for on the disk: a path, or a text that is no URL, or a `module:callable` that exists.
-
-    A file named like a function wins.
-    """
+def file_at(place: Place) -> Path | None:
+    """The path of a place that is looked for on the disk, else None."""
     if isinstance(place, Path):
-        return True
-    if isinstance(place, Subject):
-        return False
-    return not _URL.match(place) and (not _CALLABLE.fullmatch(place) or Path(place).exists())
+        return place
+    return Path(place) if isinstance(place, str) and is_file(place) else None
 
 
 def subject_of(place: Place, options: VerifyOptions, pool: WorkerPool) -> Subject:
@@ -155,9 +147,10 @@ def subject_of(place: Place, options: VerifyOptions, pool: WorkerPool) -> Subjec
     """
     if isinstance(place, Subject):
         return place
-    if is_file(place):
-        return FileSubject(Path(place), options, pool)
+    path = file_at(place)
+    if path is not None:
+        return FileSubject(path, options, pool)
     from fingerprint.api import blackbox
 
     text = str(place)
-    return blackbox.endpoint(text, options) if _URL.match(text) else blackbox.function(text, options)
+    return blackbox.endpoint(text, options) if is_url(text) else blackbox.function(text, options)

@@ -20,7 +20,7 @@ import numpy as np
 from fingerprint.api.answers import Draw, ask, compare, draw
 from fingerprint.api.asking import Asker
 from fingerprint.api.results import FingerprintRef, Result, Status, Suspect
-from fingerprint.api.subjects import Place, Subject, is_file, subject_of
+from fingerprint.api.subjects import Place, Subject, file_at, subject_of
 from fingerprint.data import CleanImages, load_images
 from fingerprint.decision.lineage import Asked, LineageTest, Settings
 from fingerprint.decision.verdict import Verdict
@@ -109,7 +109,8 @@ def verify(
     Raises:
         UsageError: a suspect path does not exist, a URL or function can't be used, or there is no fingerprint.
     """
-    missing = [str(place) for place in suspects if is_file(place) and not Path(str(place)).exists()]
+    paths = [file_at(place) for place in suspects]
+    missing = [str(path) for path in paths if path is not None and not path.exists()]
     if missing:
         raise UsageError(f"no such file: {', '.join(missing)}")
     if not fingerprints:

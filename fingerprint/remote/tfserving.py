@@ -71,7 +71,7 @@ class TensorFlowServing(HostProtocol):
         name = self.options.output or (vectors[0] if len(vectors) == 1 else next(iter(row)) if len(row) == 1 else None)
         if name is None or name not in row:
             listed = ", ".join(str(key)[:40] for key in list(row)[:8])
-            raise UnsupportedModel(f"it answers several outputs ({listed})", remedy="Name one with --output NAME.")
+            raise UnsupportedModel(f"it answers several outputs ({listed})", remedy="Name one with --output-name NAME.")
         return row[name]
 
 
