@@ -1,15 +1,17 @@
-"""Subjects that are no file: functions and endpoints."""
+"""Subjects that are no model file: endpoints, functions, answers given by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from fingerprint.api.results import Suspect
 from fingerprint.api.subjects import Subject
+from fingerprint.errors import DataError, UnsupportedModel
 from fingerprint.model import Channels, InputSpec
+from fingerprint.remote.byhand import RecordedSession, Responses
 from fingerprint.remote.function import Function, FunctionSession, load
 from fingerprint.remote.interface import Answering, Meter
 from fingerprint.remote.protocols import protocol_for
@@ -108,3 +110,50 @@ class FunctionSubject(Subject):
     def open(self, meter: Meter) -> Iterator[Answering]:
         """See `Subject.open`."""
         yield FunctionSession(self._function, meter, self._options.remote.batch or FUNCTION_BATCH)
+
+
+class ResponsesSubject(Subject):
+    """Answers that a person brought back from a device.
+
+    Args:
+        path: of the file, as results show it.
+        responses: what it holds.
+        merkle_root: of the probes that were exported.
+        order: the exported probes, as indices into the record.
+        export: the export's id.
+
+    Raises:
+        DataError: not one answer per exported probe.
+    """
+
+    def __init__(self, path: str, responses: Responses, merkle_root: str, order: Sequence[int], export: str) -> None:
+        if responses.count != len(order):
+            raise DataError(f"{path} holds {responses.count} answers, and {len(order)} probes were exported")
+        self.suspect = Suspect(path, responses.sha256, "responses", "by hand")
+        self._responses, self._root, self._order, self._export = responses, merkle_root, order, export
+
+    def __enter__(self) -> Self:
+        return self
+
+    def spec_for(self, fingerprint: Fingerprint) -> FoundSpec | None:
+        """See `Subject.spec_for`: the device got images, and fed them in its own way."""
+        return replace(images_spec(fingerprint.manifest.probes.shape), origin="fed by hand")
+
+    def answered(self, fingerprint: Fingerprint) -> Sequence[int] | None:
+        """See `Subject.answered`.
+
+        Raises:
+            UnsupportedModel: the answers are to probes of another fingerprint.
+        """
+        if fingerprint.manifest.probes.merkle_root != self._root:
+            raise UnsupportedModel("these are answers to probes of another fingerprint")
+        return self._order
+
+    def identity(self) -> str | None:
+        """See `Subject.identity`."""
+        return f"export {self._export}"
+
+    @contextmanager
+    def open(self, meter: Meter) -> Iterator[Answering]:
+        """See `Subject.open`."""
+        yield RecordedSession(self._responses, self._export, meter)

@@ -7,7 +7,7 @@ imported only for them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +57,11 @@ class Subject(ABC):
     @abstractmethod
     def spec_for(self, fingerprint: Fingerprint) -> FoundSpec | None:
         """How it wants the probes of a fingerprint; None: that must be settled on clean images."""
+
+    def answered(self, fingerprint: Fingerprint) -> Sequence[int] | None:
+        """Probes that were answered before, in their order, where no others can be asked; else None."""
+        del fingerprint
+        return None
 
     @abstractmethod
     def identity(self) -> str | None:
