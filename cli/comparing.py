@@ -55,9 +55,11 @@ def parameters(places: Sequence[str], selection: Selection, options: VerifyOptio
         "alpha": options.alpha,
         "calibration": options.calibration,
         "budget": options.budget,
+        "repeat": options.repeat,
         "label_only": options.label_only,
         "data": str(options.data) if options.data else None,
         "spec": options.spec.to_dict() if options.spec else None,
         "factory": options.factory,
         "allow_code": options.allow_code,
+        "remote": options.remote.to_dict(),
     }

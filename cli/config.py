@@ -23,6 +23,7 @@ REFUSED = frozenset(
         "factory",
         "key",
         "passphrase-file",
+        "headers",
         "no-passphrase",
         "include-secrets",
         "replace",

@@ -18,6 +18,14 @@ class Calibration(StrEnum):
     declared = "declared"
 
 
+class Protocol(StrEnum):
+    """What an endpoint speaks."""
+
+    oip = "oip"
+    tfserving = "tfserving"
+    torchserve = "torchserve"
+
+
 Db: TypeAlias = Annotated[
     Path | None, typer.Option("--db", metavar="PATH", help="Database file. Default: fingerprint.db in the home folder.")
 ]
@@ -97,3 +105,43 @@ OwnerThreads: TypeAlias = Annotated[
     ),
 ]
 Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Explain every verdict in a paragraph.")]
+
+# -- suspects that are no file (docs/black-box.md) -------------------------------------------------------------------
+
+Repeat: TypeAlias = Annotated[
+    int, typer.Option("--repeat", metavar="N", min=1, help="Send every input N times; the majority's label counts.")
+]
+ProtocolKind: TypeAlias = Annotated[
+    Protocol | None, typer.Option("--protocol", help="What an endpoint speaks. Default: told by the URL.")
+]
+Batch: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--batch", metavar="N", min=1, help="Inputs per request. Default: 8, or what the host demands."),
+]
+Rate: TypeAlias = Annotated[
+    float | None, typer.Option("--rate", metavar="N", help="Requests per second at most. Default: no bound.")
+]
+Retries: TypeAlias = Annotated[
+    int, typer.Option("--retries", metavar="N", min=0, help="Of a failed request, with growing pauses.")
+]
+Timeout: TypeAlias = Annotated[float, typer.Option("--timeout", metavar="S", help="Seconds for one request.")]
+Headers: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--headers", metavar="FILE", help="`Name: value` lines to send. A bearer token: also FINGERPRINT_TOKEN."
+    ),
+]
+OutputName: TypeAlias = Annotated[
+    str | None, typer.Option("--output-name", metavar="NAME", help="The output to read, where a host has several.")
+]
+ClassNames: TypeAlias = Annotated[
+    Path | None, typer.Option("--class-names", metavar="FILE", help="What labels are called, in order of the classes.")
+]
+Responses: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--responses", metavar="FILE", help="What a device answered to exported probes, as the suspect."),
+]
+ExportId: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--export", metavar="ID", help="The export that --responses answers, if the file does not say it."),
+]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fingerprint.api.results import Result
     from fingerprint.progress import Progress
     from store.database import Database
+    from store.exposures import ExportRow, Exposed
     from store.keys import Keys
 
 T = TypeVar("T")
@@ -58,6 +59,18 @@ class Records:
         found = self._call(lambda: self._database.known(suspect, fingerprint, settings))
         self._start()
         return found
+
+    def exposed(self, merkle_root: str) -> Exposed:
+        """See `Database.exposed`. From any thread."""
+        return self._call(lambda: self._database.exposed(merkle_root))
+
+    def expose(self, merkle_root: str, probes: Collection[int], place: str) -> None:
+        """See `Database.expose`. Returns when it is on the disk; from any thread."""
+        self._call(lambda: self._database.expose(merkle_root, probes, place))
+
+    def find_export(self, text: str) -> ExportRow:
+        """See `Database.find_export`."""
+        return self._call(lambda: self._database.find_export(text))
 
     def begin(self, kind: RunKind, parameters: Mapping[str, object], *, now: bool) -> None:
         """Record that a run begins: now, or after the first look at what is known, which would wait for it."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fingerprint.record import Fingerprint, Manifest
     from fingerprint.report.interface import Page
     from store.database import Database
+    from store.exposures import Exposed
     from store.keys import Signer
     from store.rows import FingerprintRow
 
@@ -116,7 +117,7 @@ def _reach(manifest: Manifest) -> tuple[str | None, str]:
     return choose_calibration(manifest, Settings(alpha=ALPHA))
 
 
-def table(row: FingerprintRow, manifest: Manifest, page: Page) -> str:
+def table(row: FingerprintRow, manifest: Manifest, page: Page, exposed: Exposed | None = None) -> str:
     """A fingerprint in words, one fact per line."""
     from fingerprint.report.text import percent, printable
 
@@ -136,9 +137,20 @@ def table(row: FingerprintRow, manifest: Manifest, page: Page) -> str:
         ("Uniqueness Score", score),
         ("calibration", _calibration(manifest)),
         ("signed by", ", ".join(row.key_ids)),
+        *([] if exposed is None else [("exposed", _exposed(exposed, manifest.probes.count))]),
     ]
     width = max(len(label) for label, _ in facts)
     return "".join(f"{label:<{width}}  {value}\n" for label, value in facts)
+
+
+def _exposed(exposed: Exposed, count: int) -> str:
+    """How many probes left this machine, and where they went."""
+    from fingerprint.report.text import printable
+
+    if not exposed:
+        return "no probe has left this machine"
+    places = ", ".join(f"{printable(place)} ({len(probes)})" for place, probes in exposed.items())
+    return f"{len(frozenset[int]().union(*exposed.values()))} of {count} probes: {places}"
 
 
 def _calibration(manifest: Manifest) -> str:

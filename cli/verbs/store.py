@@ -85,8 +85,13 @@ def show(
     with open_readonly(home, db) as database:
         row = database.find(which)
         manifest = database.manifest(row, trusted_keys(home, key or ()))
-    shown = {**describe(row, manifest), "manifest": manifest.model_dump(mode="json")}
-    emit(wanted, {"fingerprint": shown}, lambda page: table(row, manifest, page))
+        exposed = database.exposed(manifest.probes.merkle_root)
+    shown = {
+        **describe(row, manifest),
+        "exposed": {place: sorted(probes) for place, probes in exposed.items()},
+        "manifest": manifest.model_dump(mode="json"),
+    }
+    emit(wanted, {"fingerprint": shown}, lambda page: table(row, manifest, page, exposed))
 
 
 @app.command()

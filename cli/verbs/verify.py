@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cli.comparing import Request
     from cli.records import Records
     from cli.terminal import Terminal
+    from fingerprint.api.subjects import Place
     from fingerprint.api.verify import VerifyOptions
     from fingerprint.engine.session import WorkerPool
 
@@ -26,7 +27,10 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 @app.command(no_args_is_help=True)
 def verify(
-    suspects: Annotated[list[Path], typer.Argument(metavar="SUSPECT", help="Model files.", show_default=False)],
+    suspects: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SUSPECT", help="Model files, URLs, or module:callable.", show_default=False),
+    ] = None,
     against: flags.Against = None,
     spec: flags.Spec = None,
     data: flags.Data = None,
@@ -41,6 +45,17 @@ def verify(
     ] = None,
     fail_on: Annotated[FailOn, typer.Option("--fail-on", help="The least finding that gives exit 1.")] = FailOn.derived,
     label_only: flags.LabelOnly = False,
+    repeat: flags.Repeat = 1,
+    responses: flags.Responses = None,
+    export: flags.ExportId = None,
+    protocol: flags.ProtocolKind = None,
+    batch: flags.Batch = None,
+    rate: flags.Rate = None,
+    retries: flags.Retries = 4,
+    timeout: flags.Timeout = 30.0,
+    headers: flags.Headers = None,
+    output_name: flags.OutputName = None,
+    class_names: flags.ClassNames = None,
     factory: flags.Factory = None,
     allow_code: flags.AllowCode = False,
     key: flags.TrustedKeys = None,
@@ -56,18 +71,26 @@ def verify(
     """Say whether a suspect model derives from a fingerprinted one.
 
     Each suspect is compared with each fingerprint: derived, unrelated or inconclusive, at a stated error level.
-    Suspects are opened in an isolated process. A file that can't be opened is a result too.
+    Files are opened in an isolated process; one that can't be opened is a result too. Endpoints speak the Open
+    Inference Protocol (KServe, Triton), TF Serving or TorchServe. A module:callable is trusted: it runs in this
+    process. docs/black-box.md says more.
 
     \b
     Examples:
       fingerprint verify suspect.onnx
       fingerprint verify app.tflite --against my-model --data images/ -f json
       fingerprint verify release/*.onnx --expect match
+      fingerprint verify https://host/v2/models/m --budget 100 --rate 5
+      fingerprint verify my_module:predict --against my-model
+      fingerprint verify --responses answers.csv
     """
     from cli import early
+    from fingerprint.remote.places import is_file, is_url
 
+    places: list[Path | str] = [Path(text) if is_file(text) else text for text in suspects or ()]
+    urls = [place for place in places if isinstance(place, str) and is_url(place)]
     with early.take(threads) as pool:
-        early.prestart(pool, suspects, allow_code)
+        early.prestart(pool, suspects or (), allow_code)
         from cli.comparing import Request
         from cli.output import targets
         from cli.terminal import Terminal
@@ -77,7 +100,9 @@ def verify(
         given = load_spec(spec) if spec else None
 
         def options() -> VerifyOptions:
+            from cli import remote
             from fingerprint.api.verify import VerifyOptions
+            from fingerprint.remote.interface import RemoteOptions
 
             return VerifyOptions(
                 alpha=alpha,
@@ -89,14 +114,41 @@ def verify(
                 allow_code=allow_code,
                 factory=factory,
                 threads=threads,
+                repeat=repeat,
+                remote=RemoteOptions(
+                    protocol=protocol.value if protocol else None,
+                    batch=batch,
+                    rate=rate,
+                    retries=retries,
+                    timeout_s=timeout,
+                    headers=remote.headers(headers) if urls else {},
+                    output=output_name,
+                    class_names=remote.class_names(class_names),
+                ),
             )
 
         with Terminal(quiet=quiet) as terminal, ExitStack() as stack:
-            _check(suspects)
+            _check(places, responses, repeat)
+            if urls:
+                from fingerprint.remote.url import parse
+
+                for url in urls:
+                    parse(url, protocol.value if protocol else None)  # before a database is opened in vain
             records, selection = _select(stack, request, terminal)
-            if budget is None and factory is None:
-                pool.ask_ahead(suspects, selection.fingerprints, given)
-            code = _verify(suspects, options(), request, pool, terminal, records, selection, stack)
+            if budget is None and factory is None and places and isinstance(places[0], Path):
+                pool.ask_ahead([places[0]], selection.fingerprints, given)
+            asked = options()
+            subjects: list[Place] = [*places]
+            if responses is not None:
+                from cli.remote import answered
+
+                selection, subject = answered(records, selection, responses, export, asked.remote.class_names)
+                subjects = [subject]
+            if urls:
+                from cli.remote import warn
+
+                warn(urls, asked.remote.headers, terminal)
+            code = _verify(subjects, asked, request, pool, terminal, records, selection, stack)
     raise typer.Exit(code)
 
 
@@ -112,7 +164,7 @@ def _select(stack: ExitStack, request: Request, terminal: Terminal) -> tuple[Rec
 
 
 def _verify(
-    suspects: Sequence[Path],
+    suspects: Sequence[Place],
     options: VerifyOptions,
     request: Request,
     pool: WorkerPool,
@@ -127,16 +179,22 @@ def _verify(
     from cli import comparing, early
     from cli.exits import exit_code
     from cli.output import Reports
+    from cli.remote import RecordedExposures
+    from fingerprint.api.subjects import Subject
     from fingerprint.api.verify import verify as compare
     from fingerprint.report.interface import Summary
 
     early.collect_again()
     reports = stack.enter_context(Reports(request.targets, verbose=request.verbose))
     results, rows = [], []
-    asked = comparing.parameters([str(s) for s in suspects], selection, options)
+    named = [s.suspect.path if isinstance(s, Subject) else str(s) for s in suspects]
+    asked = comparing.parameters(named, selection, options)
     records.begin("verify", asked, now=not request.known)
     known = records.known if request.known else None
-    found = compare(suspects, selection.fingerprints, options, pool=pool, known=known, progress=terminal)
+    exposures = RecordedExposures(records)
+    found = compare(
+        suspects, selection.fingerprints, options, pool=pool, known=known, exposures=exposures, progress=terminal
+    )
     for result in comparing.with_closed(found, selection):
         results.append(result)
         rows.append(result.to_dict())
@@ -152,10 +210,16 @@ def _verify(
     return exit_code([comparing.finding(r) for r in results], request.fail_on, request.expect)
 
 
-def _check(suspects: Sequence[Path]) -> None:
+def _check(places: Sequence[Path | str], responses: Path | None, repeat: int) -> None:
     from fingerprint.errors import UsageError
 
-    for path in suspects:
+    if responses is not None and (places or repeat > 1):
+        raise UsageError("--responses is the suspect: it goes with no other, and with no --repeat")
+    if not places and responses is None:
+        raise UsageError("there is no SUSPECT", remedy="Give files, URLs, a module:callable, or --responses FILE.")
+    for path in places:
+        if isinstance(path, str):
+            continue
         if not path.exists():
             raise UsageError(f"no such file: {path}")
         if path.is_dir():

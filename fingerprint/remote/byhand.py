@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,8 @@ FORMAT = "dnn-fingerprint-export/1"
 INDEX, TEMPLATE, ARRAYS = "index.json", "answers.csv", "probes.npz"
 _ANSWER = (
     "One answer per image, in this order: a label (its number), one score per class, or {label: score} of the top k. "
-    f"As .json {{'export': id, 'answers': [...]}}, as {TEMPLATE}, or as .npz with `export` and `labels` (N,) or `scores` "
-    "(N, K). Do not change, resize or recompress the images but as the device's own app would."
+    f"As .json {{'export': id, 'answers': [...]}}, as {TEMPLATE}, or as .npz with `export` and `labels` (N,) or "
+    "`scores` (N, K). Do not change, resize or recompress the images but as the device's own app would."
 )
 _REMEDY = "See docs/black-box.md for what an answers file may hold."
 
@@ -37,6 +38,24 @@ _REMEDY = "See docs/black-box.md for what an answers file may hold."
 def export_id(images: Images) -> str:
     """What identifies exported images (N, H, W, C) in their order: a SHA-256, in hex."""
     return hashlib.sha256(canonical({"shape": list(images.shape)}) + np.ascontiguousarray(images).tobytes()).hexdigest()
+
+
+def images_of(fingerprint: Fingerprint, order: Sequence[int]) -> Images:
+    """Probes (N, H, W, C) of a record, in that order."""
+    return fingerprint.payload.probes[np.asarray(order, np.int64)]
+
+
+def shuffled(probes: Sequence[int]) -> list[int]:
+    """The same probes in an order that nobody can foresee."""
+    order = list(probes)
+    secrets.SystemRandom().shuffle(order)
+    return order
+
+
+def require_free(folder: Path) -> None:
+    """Raises UsageError where an export can't be written to `folder`: a file, or a folder that holds something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is not empty", remedy="Give a new folder with --out.")
 
 
 def write(folder: Path, fingerprint: Fingerprint, order: Sequence[int]) -> str:
@@ -51,7 +70,7 @@ def write(folder: Path, fingerprint: Fingerprint, order: Sequence[int]) -> str:
         UsageError: the folder holds something.
         DataError: it can't be written.
     """
-    images = fingerprint.payload.probes[np.asarray(order, np.int64)]
+    images = images_of(fingerprint, order)
     identity = export_id(images)
     names = [f"{i:04d}.png" for i in range(len(images))]
     spec = {k: v for k, v in fingerprint.manifest.input_spec.to_input_spec().to_dict().items() if k != "author"}
@@ -59,9 +78,8 @@ def write(folder: Path, fingerprint: Fingerprint, order: Sequence[int]) -> str:
         "format": FORMAT, "export": identity, "count": len(images), "shape": list(images.shape[1:]), "dtype": "uint8",
         "order": names, "classes": fingerprint.manifest.outputs, "owner_input": spec, "answer": _ANSWER,
     }  # fmt: skip
+    require_free(folder)
     try:
-        if folder.exists() and any(folder.iterdir()):
-            raise UsageError(f"{folder} is not empty", remedy="Give a new folder with --out.")
         folder.mkdir(parents=True, exist_ok=True)
         for name, image in zip(names, images, strict=True):
             (folder / name).write_bytes(png(image))

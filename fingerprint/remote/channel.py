@@ -218,7 +218,8 @@ class Channel:
                 f"{where} did not answer within {self._options.timeout_s:g} s", remedy="Try --timeout or --batch 1."
             ) from None
         detail = printable(str(error).split(">: ")[-1])[:_SHOWN]  # without urllib3's object in front
-        raise HostFailed(f"{where} failed: {type(error).__name__}: {detail}") from None
+        told = "" if isinstance(error, ValueError) else f": {detail}"  # one that quotes a header would show a secret
+        raise HostFailed(f"{where} failed: {type(error).__name__}{told}") from None
 
     def _refusal(self, refused: _Refused) -> tuple[HostError, float | None]:
         """The error for a status that may be over soon, and the seconds to wait that it names; others are raised."""
