@@ -13,8 +13,9 @@ from fingerprint.errors import UnreadableModel, UnsupportedModel
 from fingerprint.model import Floats, Signature
 from fingerprint.runtimes.formats import Format
 from fingerprint.runtimes.interface import LoadedModel, LoadOptions, Runtime
-from fingerprint.runtimes.litert_api import InterpreterLike, cores, ends, quiet
+from fingerprint.runtimes.litert_api import InterpreterLike, ends
 from fingerprint.runtimes.packages import require, version_of
+from fingerprint.runtimes.process import cores, quiet
 
 _QUANTIZED = ("uint8", "int8", "int16")
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol, TypedDict
 
 import numpy as np
@@ -55,29 +52,3 @@ def ends(interpreter: InterpreterLike) -> tuple[TensorDetails, TensorDetails]:
     if not len(inputs[0]["shape"]):
         raise UnsupportedModel("its input is one number; a batch of images is needed")
     return inputs[0], outputs[0]
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        return os.cpu_count() or 1
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Discard what native code writes to stderr while an interpreter is made (one INFO line per delegate)."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # there is no stderr
-        yield
-        return
-    try:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 2)
-        os.close(null)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

@@ -20,6 +20,9 @@ BUILTIN = {
     "onnx": "fingerprint.runtimes.onnx:OnnxRuntime",
     "litert": "fingerprint.runtimes.litert:LiteRtRuntime",
     "openvino": "fingerprint.runtimes.openvino:OpenVinoRuntime",
+    "ncnn": "fingerprint.runtimes.ncnn:NcnnRuntime",
+    "mnn": "fingerprint.runtimes.mnn:MnnRuntime",
+    "executorch": "fingerprint.runtimes.executorch:ExecuTorchRuntime",
 }
 _BUILTIN_FORMATS: dict[str, str] = {
     Format.PT2: "torch",
@@ -30,6 +33,10 @@ _BUILTIN_FORMATS: dict[str, str] = {
     Format.ONNX: "onnx",
     Format.TFLITE: "litert",
     Format.OPENVINO: "openvino",
+    Format.NCNN: "ncnn",
+    Format.NCNN_BINARY: "ncnn",
+    Format.MNN: "mnn",
+    Format.EXECUTORCH: "executorch",
 }
 _REMEDIES = {
     Format.LFS_POINTER: "Fetch the file itself with: git lfs pull",

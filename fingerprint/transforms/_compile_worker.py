@@ -44,10 +44,11 @@ def ncnn(source: str, out: str, *options: str) -> None:
     import torch
 
     program = torch.export.load(source)
-    stem = Path(out).with_suffix("")
-    paths = {"ncnnparam": out, "ncnnbin": str(stem) + ".bin"}
-    example = torch.zeros(_shape(program))
-    pnnx.export(_module(program), f"{stem}.ts.pt", (example,), check_trace=False, fp16=HALF in options, **paths)
+    stem = str(Path(out).with_suffix(""))
+    paths = {"ncnnparam": out, "ncnnbin": f"{stem}.bin"}
+    traced = _traced(program, ncnn_strides=True)
+    traced.save(f"{stem}.ts.pt")
+    pnnx.convert(f"{stem}.ts.pt", (torch.zeros(_shape(program)),), fp16=HALF in options, **paths)
 
 
 def mnn(source: str, out: str, *options: str) -> None:
@@ -84,29 +85,27 @@ def _quantized(program: Any, inputs: str) -> Any:  # noqa: ANN401
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
     given = _bounded(program)
     prepared = prepare_pt2e(_module(given), quantizer)
-    size = _shape(given)[0]
-    for batch in torch.from_numpy(np.load(inputs)).split(size):  # type: ignore[no-untyped-call]
-        if len(batch) == size or _is_open(given):
+    shape = _shape(given)
+    for batch in torch.from_numpy(np.load(inputs)).split(shape[0]):  # type: ignore[no-untyped-call]
+        if len(batch) == shape[0]:
             prepared(batch)
-    return _bounded(torch.export.export(convert_pt2e(prepared), *_example(given)))
+    made = convert_pt2e(prepared)
+    if _is_open(given):
+        return _open_to_largest(made, shape)
+    return torch.export.export(made, (torch.zeros(shape),))
 
 
 def _bounded(program: Any) -> Any:  # noqa: ANN401
     """The program with an open batch bounded by LARGEST, for memory is planned for that; a fixed one as it is."""
+    return _open_to_largest(_module(program), _shape(program)) if _is_open(program) else program
+
+
+def _open_to_largest(module: Any, shape: Sequence[int]) -> Any:  # noqa: ANN401
+    """The example is as large as the bound: a smaller one makes the exporter lower the bound."""
     import torch
 
-    return torch.export.export(_module(program), *_example(program)) if _is_open(program) else program
-
-
-def _example(program: Any) -> tuple[Any, ...]:  # noqa: ANN401
-    """Example input of the largest batch (smaller ones make the exporter lower the bound), and the open batch."""
-    import torch
-
-    size, *shape = _shape(program)
-    if not _is_open(program):
-        return ((torch.zeros(size, *shape),),)
     batch = torch.export.Dim("batch", min=1, max=LARGEST)
-    return (torch.zeros(LARGEST, *shape),), None, ({0: batch},)
+    return torch.export.export(module, (torch.zeros(LARGEST, *shape[1:]),), dynamic_shapes=({0: batch},))
 
 
 def tvm(source: str, out: str, *options: str) -> None:
@@ -138,10 +137,8 @@ def coreml(source: str, out: str, *options: str) -> None:
 
     program = _single(torch.export.load(source)).run_decompositions({})
     if out.endswith(".mlmodel"):
-        example = (torch.zeros(_shape(program)),)
-        traced = torch.jit.trace(_module(program), example, check_trace=False)  # type: ignore[no-untyped-call]
         given = [coremltools.TensorType(name="input", shape=_shape(program))]
-        coremltools.convert(traced, inputs=given, convert_to="neuralnetwork").save(out)
+        coremltools.convert(_traced(program), inputs=given, convert_to="neuralnetwork").save(out)
         return
     precision = coremltools.precision.FLOAT16 if HALF in options else coremltools.precision.FLOAT32
     coremltools.convert(program, convert_to="mlprogram", compute_precision=precision).save(out)
@@ -181,6 +178,33 @@ def _module(program: Any) -> Any:  # noqa: ANN401
     module = program.module(check_guards=False)
     module._forward_pre_hooks.clear()
     return module
+
+
+def _traced(program: Any, *, ncnn_strides: bool = False) -> Any:  # noqa: ANN401
+    """The program as TorchScript."""
+    import torch
+
+    module = _module(program)
+    if ncnn_strides:
+        _pool_strides(module)
+    example = (torch.zeros(_shape(program)),)
+    return torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
+
+
+def _pool_strides(module: Any) -> None:  # noqa: ANN401
+    """Write slices like x[:, :, ::2] as poolings of one pixel: ncnn knows no slices with a step."""
+    import torch
+
+    for node in module.graph.nodes:
+        if node.op != "call_function" or node.target is not torch.ops.aten.slice.Tensor or len(node.args) < 5:
+            continue
+        given, axis, start, _, step = node.args
+        value = given.meta.get("val")
+        whole = start in (0, None) and (node.args[3] is None or node.args[3] >= value.shape[axis])
+        if step > 1 and whole and value.ndim == 4 and axis in (2, 3):
+            node.target = torch.ops.aten.max_pool2d.default
+            node.args = (given, [1, 1], [step, 1] if axis == 2 else [1, step])
+    module.recompile()
 
 
 TARGETS: dict[str, Callable[..., None]] = {
