@@ -186,7 +186,9 @@ class Payload:
 
     probes (N, H, W, C) uint8; targets (N,) int64 common labels; family (N,) uint8 index into `manifest.families`;
     responses (N, K) float32 owner outputs; salts (N, 32) uint8; secret (32,) uint8, the K of seed derivation;
-    clean_images (M, H, W, C) uint8; clean_labels (M,) int64, -1 = unknown; clean_responses (M, K) float32.
+    clean_images (M, H, W, C) uint8; clean_labels (M,) int64, -1 = unknown; clean_responses (M, K) float32;
+    reference_orders (R, N, K) uint16, for each of the manifest's references and each probe the classes from most to
+    least likely, or None (records of earlier releases, and very large ones).
     """
 
     probes: Images
@@ -198,12 +200,14 @@ class Payload:
     clean_images: Images
     clean_labels: NDArray[np.int64]
     clean_responses: Floats
+    reference_orders: NDArray[np.uint16] | None = None
 
     def to_bytes(self) -> bytes:
         """Safetensors bytes; the same tensors give the same bytes."""
         from safetensors.numpy import save
 
-        return save({name: np.ascontiguousarray(getattr(self, name)) for name in sorted(self.__annotations__)})
+        values = {name: getattr(self, name) for name in sorted(self.__annotations__)}
+        return save({name: np.ascontiguousarray(value) for name, value in values.items() if value is not None})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Payload:
@@ -240,6 +244,14 @@ class Payload:
             value: NDArray[np.generic] = getattr(self, name)
             if value.dtype != dtype or value.ndim != rank or value.shape[:1] != length:
                 raise Tampered(f"the record's tensor {name!r} has shape {value.shape} and dtype {value.dtype}")
+        orders = self.reference_orders
+        if orders is not None and (
+            orders.dtype != np.uint16
+            or orders.ndim != 3
+            or orders.shape[1:] != self.responses.shape
+            or not (orders < orders.shape[2]).all()
+        ):
+            raise Tampered(f"the record's tensor 'reference_orders' has shape {orders.shape} and dtype {orders.dtype}")
         if self.salts.shape[1] != 32:
             raise Tampered("the record's salts are not 32 bytes each")
 
@@ -270,6 +282,9 @@ class Fingerprint:
         counts = np.bincount(payload.family, minlength=len(manifest.families)).tolist()
         if counts != [family.count for family in manifest.families]:
             raise Tampered("the families of the probes are not what the manifest says")
+        orders = payload.reference_orders
+        if orders is not None and len(orders) != len(manifest.references):
+            raise Tampered("the references' answers are not as many as the manifest's references")
         if payload.responses.shape[1] != manifest.outputs:
             raise Tampered("the owner's responses are not as long as the manifest says")
 

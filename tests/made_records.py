@@ -118,6 +118,7 @@ def payload(counts: Sequence[int] = (5, 3), clean: int = 2, seed: int = 0) -> Pa
         clean_images=rng.integers(0, 256, (clean, *SHAPE), dtype=np.uint8),
         clean_labels=rng.integers(-1, OUTPUTS, clean),
         clean_responses=rng.normal(size=(clean, OUTPUTS)).astype(np.float32),
+        reference_orders=np.argsort(rng.normal(size=(0, n, OUTPUTS)), axis=2).astype(np.uint16),
     )
 
 

@@ -263,6 +263,7 @@ WRONG = {
     "secret": [np.zeros(31, np.uint8), np.zeros(32, np.int8), np.zeros((32, 1), np.uint8)],
     "clean_images": [np.zeros((3, 4, 5, 3), np.uint8), np.zeros((2, 4, 5), np.uint8), np.zeros((2, 4, 5, 3), bool)],
     "clean_labels": [np.zeros(3, np.int64), np.zeros(2, np.uint8)],
+    "reference_orders": [np.zeros((0, 8, 6), np.int64), np.zeros((0, 8, 5), np.uint16), np.zeros((0, 8), np.uint16)],
     "clean_responses": [np.zeros((1, 6), np.float32), np.zeros((2, 6), np.float16)],
 }
 
@@ -338,6 +339,7 @@ def test_changed_families_are_noticed() -> None:
 def test_missing_probes_and_other_widths_are_noticed() -> None:
     tensors = RECORD.payload
     fewer = {n: getattr(tensors, n)[:-1] for n in ("probes", "targets", "family", "responses", "salts")}
+    tensors = replace(tensors, reference_orders=None)
     with pytest.raises(Tampered, match="number or shape"):
         Fingerprint(RECORD.manifest, replace(tensors, **fewer)).check()
     with pytest.raises(Tampered, match="responses"):

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.decision.statistics import measure
+from fingerprint.decision.statistics import correlation, is_soft, measure
+from fingerprint.engine.labels import LabelMap
 from fingerprint.errors import DegenerateModel
-from fingerprint.model import Floats, Images, InputSpec
+from fingerprint.model import Floats, Images, InputSpec, labels_of
 from fingerprint.record import Family, FamilyMatch, Fingerprint, Payload
 
 Predict = Callable[[Images, InputSpec], Floats]
@@ -89,6 +90,31 @@ def compare(
             found[family.name] = measure(
                 payload.targets[probes], payload.responses[probes], outputs[rows], class_offset, label_only=label_only
             )
+    return found
+
+
+def compare_mapped(
+    families: Sequence[Family],
+    fingerprint: Fingerprint,
+    drawn: Draw,
+    outputs: Floats,
+    labels: LabelMap,
+    *,
+    label_only: bool = False,
+) -> dict[str, FamilyMatch]:
+    """The same for a suspect whose labels mean something else. Probes whose class it does not have are left out."""
+    payload, numbers = fingerprint.payload, {f.name: i for i, f in enumerate(fingerprint.manifest.families)}
+    expected, given = labels.of_targets(payload.targets[drawn.index]), labels_of(outputs)
+    found: dict[str, FamilyMatch] = {}
+    for family in families:
+        rows = np.nonzero((payload.family[drawn.index] == numbers[family.name]) & (expected >= 0))[0]
+        if not len(rows):
+            continue
+        soft = None
+        if labels.complete and not label_only and is_soft(outputs):
+            soft = correlation(payload.responses[drawn.index[rows]], labels.aligned(outputs[rows]))
+        matches = int((given[rows] == expected[rows]).sum())
+        found[family.name] = FamilyMatch(matches=matches, queries=len(rows), correlation=soft)
     return found
 
 

@@ -8,7 +8,7 @@ Signing and storing are the caller's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -42,6 +42,7 @@ from fingerprint.record import (
     Manifest,
     Payload,
     Probes,
+    Reference,
     Screen,
     Seed,
     Spec,
@@ -133,7 +134,8 @@ class _Creation:
         families = tuple(self._family_record(m, len(made)) for m in made)
         copies = self._copies(families, payload)
         screens = self._screens(families, payload)
-        references = self._references(families, payload)
+        references, orders = self._references(families, payload)
+        payload = replace(payload, reference_orders=orders)
         manifest = Manifest(
             name=self.options.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -328,12 +330,14 @@ class _Creation:
             screens.append(Screen(name=net.name, families=found))
         return tuple(screens)
 
-    def _references(self, families: Sequence[Family], payload: Payload):  # type: ignore[no-untyped-def]
+    def _references(
+        self, families: Sequence[Family], payload: Payload
+    ) -> tuple[tuple[Reference, ...], NDArray[np.uint16] | None]:
         if not self.options.references:
             self.progress.note(
                 "No --reference models: verdicts can't be better than inconclusive until there are some."
             )
-            return ()
+            return (), None
         with WorkerPool() as pool:
             return measure_references(
                 self.options.references,

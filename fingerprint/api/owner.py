@@ -155,12 +155,13 @@ def detect_spec(owner: Owner, data: Callable[[InputSpec], CleanImages | None], p
     images = data(guess)
     if images is None or images.labels is None:
         raise SpecError("there is no input spec for the owner's model", remedy=remedy)
-    options = candidates(signature, guess, signature.classes - 1)  # with and without a background class
-    settled = settle(owner.model.predict, options, images.take(500), signature.classes)
-    if not settled.specs:
+    highest = int(images.labels.max()) + 1
+    classes = max(highest, signature.classes - 1)  # with and without a background class
+    settled = settle(owner.model.predict, candidates(signature, guess), images.take(500), classes)
+    if not settled.settings or settled.settings[0].labels is not None:
         raise SpecError("no input setting makes the model answer the images better than chance", remedy=remedy)
-    spec = replace(settled.specs[0], classes=signature.classes)
-    others = f" ({len(settled.specs) - 1} others do as well)" if len(settled.specs) > 1 else ""
+    spec = replace(settled.settings[0].spec, classes=signature.classes)
+    others = f" ({len(settled.settings) - 1} others do as well)" if len(settled.settings) > 1 else ""
     progress.note(
         f"Input spec detected: range {spec.range}, mean {spec.mean}, std {spec.std}, {spec.channels}, class offset "
         f"{spec.class_offset}: accuracy {settled.accuracy:.0%} on {settled.images} images{others}. --spec would fix it."

@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fingerprint.api.answers import Draw, compare
+from fingerprint.api.reduced import MOST_ORDER_BYTES, order_of
 from fingerprint.data import CleanImages
+from fingerprint.decision.statistics import align
 from fingerprint.engine.sealed import SealedFile
 from fingerprint.engine.session import SuspectSession, WorkerPool
 from fingerprint.engine.settle import candidates, settle
@@ -65,8 +68,8 @@ class ReferenceMeter:
         self.forbidden = set(forbidden) - {""}
         self.pool, self.allow_code, self.factory = pool, allow_code, factory
 
-    def measure(self, path: Path) -> Reference:
-        """One reference's answers.
+    def measure(self, path: Path) -> tuple[Reference, NDArray[np.uint16]]:
+        """One reference's answers, and for each probe the classes in its order (N, K).
 
         Raises:
             CalibrationError: it is the owner's own, or it can't be asked (named).
@@ -82,7 +85,9 @@ class ReferenceMeter:
                     outputs = session.predict(self.payload.probes, spec)
                 everything = Draw(np.arange(len(self.payload.probes)))
                 found = compare(self.families, self.payload, everything, outputs, spec.class_offset)
-                return Reference(sha256=sealed.sha256, author=spec.author, families=found)
+                classes = self.payload.responses.shape[1]
+                order = order_of(align(outputs, spec.class_offset, classes), classes)
+                return Reference(sha256=sealed.sha256, author=spec.author, families=found), order
         except (ModelError, WorkerError, SpecError) as error:
             raise CalibrationError(
                 f"the reference {path} can't be used: {error.message}", remedy=error.remedy or "Leave it out."
@@ -100,15 +105,15 @@ class ReferenceMeter:
         classes = self.payload.responses.shape[1]
         settled = settle(
             session.predict,
-            candidates(session.signature, self.like, classes),
+            candidates(session.signature, self.like),
             CleanImages(self.payload.clean_images, labels),
             classes,
         )
-        if not settled.specs:
+        if not settled.settings or settled.settings[0].labels is not None:
             raise SpecError(
                 "it has no input spec, and none could be settled on clean images", remedy="Write a sidecar."
             )
-        return settled.specs[0]
+        return settled.settings[0].spec
 
 
 _REMEDY = "References must be unrelated models; take it out of --reference."
@@ -125,27 +130,31 @@ def measure_references(
     allow_code: bool = False,
     factory: str | None = None,
     progress: Progress,
-) -> tuple[Reference, ...]:
-    """All references' answers, one per distinct file content.
+) -> tuple[tuple[Reference, ...], NDArray[np.uint16] | None]:
+    """All references' answers, one per distinct file content, and the order in which they prefer the classes.
+
+    The orders are (R, N, K), or None where they would take too much room.
 
     Raises:
         UsageError, CalibrationError: as `find_references` and `ReferenceMeter.measure` say.
     """
     meter = ReferenceMeter(families, payload, like, forbidden, pool, allow_code=allow_code, factory=factory)
-    found: dict[str, Reference] = {}
+    found: dict[str, tuple[Reference, NDArray[np.uint16] | None]] = {}
     listed = find_references(paths)
+    kept = len(listed) * payload.responses.size * 2 <= MOST_ORDER_BYTES
     for done, path in enumerate(listed, start=1):
-        reference = meter.measure(path)
+        reference, order = meter.measure(path)
         if reference.sha256 in found:
             progress.note(f"The reference {path} is a copy of another and counts once.")
-        found.setdefault(reference.sha256, reference)
+        found.setdefault(reference.sha256, (reference, order if kept else None))
         progress.step("references", done, len(listed))
-    unstated = sum(r.author is None for r in found.values())
+    unstated = sum(reference.author is None for reference, _ in found.values())
     if unstated:
         progress.note(
             f"{unstated} of {len(found)} references state no author and are taken as independent of each other."
         )
-    return tuple(found.values())
+    orders = [order for _, order in found.values() if order is not None]
+    return tuple(reference for reference, _ in found.values()), np.stack(orders) if orders else None
 
 
 def calibrate(
@@ -164,7 +173,7 @@ def calibrate(
     manifest = fingerprint.manifest
     forbidden = {manifest.owner.sha256, manifest.owner.weights_sha256 or ""}
     with WorkerPool() as pool:
-        measured = measure_references(
+        measured, orders = measure_references(
             references,
             manifest.families,
             fingerprint.payload,
@@ -176,13 +185,25 @@ def calibrate(
             progress=progress,
         )
     known = {r.sha256 for r in manifest.references}
-    new = tuple(r for r in measured if r.sha256 not in known)
+    fresh = [i for i, r in enumerate(measured) if r.sha256 not in known]
+    new = tuple(measured[i] for i in fresh)
     if not new:
         raise UsageError("all of these references are in the record already")
     changed = manifest.model_copy(
         update={"references": (*manifest.references, *new), "previous": fingerprint.id, "tensors": None}
     )
-    return replace(fingerprint, manifest=changed, id=None)
+    payload = replace(fingerprint.payload, reference_orders=_joined(fingerprint, orders, fresh))
+    return replace(fingerprint, manifest=changed, payload=payload, id=None)
+
+
+def _joined(fingerprint: Fingerprint, orders: NDArray[np.uint16] | None, fresh: list[int]) -> NDArray[np.uint16] | None:
+    """The orders of all references, or None where some are not known."""
+    before = fingerprint.payload.reference_orders
+    if orders is None or (before is None and fingerprint.manifest.references):
+        return None
+    added = orders[fresh]
+    joined = added if before is None else np.concatenate([before, added])
+    return joined if joined.nbytes <= MOST_ORDER_BYTES else None
 
 
 __all__ = ["FingerprintError", "ReferenceMeter", "calibrate", "find_references", "measure_references"]

@@ -17,15 +17,17 @@ from typing import get_args
 
 import numpy as np
 
-from fingerprint.api.answers import Draw, ask, compare, draw
+from fingerprint.api.answers import Draw, ask, compare, compare_mapped, draw
 from fingerprint.api.asking import Asker
+from fingerprint.api.reduced import NO_ORDERS, missing_classes, reduced
 from fingerprint.api.results import FingerprintRef, Result, Status, Suspect
 from fingerprint.api.subjects import Place, Subject, file_at, subject_of
 from fingerprint.data import CleanImages, load_images
 from fingerprint.decision.lineage import Asked, LineageTest, Settings
-from fingerprint.decision.verdict import Verdict
+from fingerprint.decision.verdict import Verdict, undecided
+from fingerprint.engine.labels import LabelMap
 from fingerprint.engine.session import WorkerPool
-from fingerprint.engine.settle import Settled, candidates, settle
+from fingerprint.engine.settle import Setting, Settled, candidates, settle
 from fingerprint.errors import (
     BudgetSpent,
     FingerprintError,
@@ -44,7 +46,7 @@ from fingerprint.remote.interface import Exposures, ForgottenExposures, Manner, 
 from fingerprint.spec import FoundSpec
 
 METHOD_VERSION = 1  # of the decision; part of what makes an earlier verdict reusable
-CLEAN_USED = 256  # clean images used to settle a suspect's input
+CLEAN_USED = 500  # clean images used to settle a suspect's input
 CLEAN_FEWEST = 8  # clean images below which a budget leaves no room to settle an input
 EXPECTED = (ModelError, WorkerError, HostError, MissingExtra, SpecError, BudgetSpent)  # results, not failures
 Known = Callable[[str, str, str], dict[str, object] | None]  # (suspect sha256, fingerprint id, settings) -> row
@@ -146,6 +148,7 @@ class Verifier:
         self.seen = seen if seen is not None else {}
         self.exposures: Exposures = exposures if exposures is not None else ForgottenExposures()
         self._tests: dict[tuple[int, float], LineageTest] = {}
+        self._reduced: dict[tuple[int, float, LabelMap], LineageTest | None] = {}
 
     def examine(self, place: Place) -> list[Result]:
         """All results of one suspect. Never raises for what a file holds or a host answers."""
@@ -175,6 +178,17 @@ class Verifier:
             settings = Settings(alpha, self.options.calibration, self.options.label_only)
             self._tests[key] = LineageTest(self.fingerprints[index].manifest, settings)
         return self._tests[key]
+
+    def test_among(self, index: int, alpha: float, labels: LabelMap) -> LineageTest | None:
+        """The test for suspects of another label space; None where the record can't calibrate for it."""
+        if labels.complete:
+            return self.test(index, alpha)
+        key = (index, alpha, labels)
+        if key not in self._reduced:
+            manifest = reduced(self.fingerprints[index], labels)
+            settings = Settings(alpha, self.options.calibration, self.options.label_only)
+            self._reduced[key] = None if manifest is None else LineageTest(manifest, settings)
+        return self._reduced[key]
 
     @contextmanager
     def fitting(self, indices: Sequence[int], alpha: float) -> Iterator[None]:
@@ -339,7 +353,7 @@ class _Examination:
         adaptation: dict[str, object] = {"origin": found.origin, "spec": found.spec.to_dict()}
         results = {}
         for i, drawn, output in zip(indices, draws, outputs, strict=True):
-            verdict = self._verdict(i, self.options.alpha, drawn, output, found.spec, asker)
+            verdict = self._verdict(i, self.options.alpha, drawn, output, Setting(found.spec), asker)
             verdict = replace(verdict, queries=asker.repeat * len(drawn.index) + extra)
             results[i] = self._result(i, verdict, adaptation, asker)
         return results
@@ -354,13 +368,13 @@ class _Examination:
                 index, "There is neither an input spec nor a clean image to settle how it wants its input.", 0
             )
         classes = fingerprint.manifest.outputs
-        options = candidates(asker.signature, fingerprint.manifest.input_spec.to_input_spec(), classes)
+        options = candidates(asker.signature, fingerprint.manifest.input_spec.to_input_spec())
         if share is not None:
             clean = clean.take(asker.fit(share // 2 // len(options)))  # half of it for settling
             if len(clean) < CLEAN_FEWEST:
                 return self._unsure(index, self._spent(), 0)
         settled = settle(asker.predict, options, clean, classes)
-        if not settled.specs:
+        if not settled.settings:
             text = f"No input setting makes it answer clean images better than chance (best {settled.accuracy:.0%})."
             return self._unsure(index, text, asker.meter.sent - before)
         left = None if share is None else share - (asker.meter.sent - before) // asker.repeat
@@ -372,25 +386,30 @@ class _Examination:
     def _best_of(self, asker: Asker, index: int, settled: Settled, before: int, left: int | None) -> Result:
         """`before`: inputs sent when this fingerprint's turn came. `left`: different inputs that it may still ask."""
         fingerprint = self.verifier.fingerprints[index]
-        count = None if left is None else asker.fit(left // len(settled.specs))
+        settings = settled.settings
+        count = None if left is None else asker.fit(left // len(settings))
         if count is not None and count < 1:
             return self._unsure(index, self._spent(), asker.meter.sent - before)
-        alpha = self.options.alpha / len(settled.specs)
-        verdicts: list[tuple[Verdict, InputSpec]] = []
-        for spec in settled.specs:
+        alpha = self.options.alpha / len(settings)
+        verdicts: list[tuple[Verdict, Setting]] = []
+        for setting in settings:
             drawn = self._draw(index, count)
-            (outputs,) = ask(asker.predict, spec, [fingerprint], [drawn])
-            verdicts.append((self._verdict(index, alpha, drawn, outputs, spec, asker), spec))
-        best, spec = min(verdicts, key=lambda pair: 1.0 if pair[0].total_p is None else pair[0].total_p)
-        if best.lineage == "unrelated" and any(v.lineage != "unrelated" for v, _ in verdicts):
-            best = replace(best, lineage="inconclusive", reason="Equally good input settings disagree.")
-        total = None if best.total_p is None else min(1.0, best.total_p * len(settled.specs))
+            (outputs,) = ask(asker.predict, setting.spec, [fingerprint], [drawn])
+            verdicts.append((self._verdict(index, alpha, drawn, outputs, setting, asker), setting))
+        best, setting = min(verdicts, key=lambda pair: 1.0 if pair[0].total_p is None else pair[0].total_p)
+        if best.lineage == "unrelated" and (settled.crowded or any(v.lineage != "unrelated" for v, _ in verdicts)):
+            best = replace(
+                best, lineage="inconclusive", reason="Equally good input settings disagree, or are too many."
+            )
+        total = None if best.total_p is None else min(1.0, best.total_p * len(settings))
         sent = asker.meter.sent - before
-        best = replace(best, error=best.error * len(settled.specs), total_p=total, queries=sent)
+        best = replace(best, error=best.error * len(settings), total_p=total, queries=sent)
         adaptation: dict[str, object] = {
             "origin": "settled on clean images",
-            "spec": spec.to_dict(),
-            "equally_good": len(settled.specs),
+            "spec": setting.spec.to_dict(),
+            "labels": setting.labels.kind if setting.labels else ("offset" if setting.spec.class_offset else "same"),
+            "equally_good": len(settings),
+            "settling_error": settled.error,
             "clean_accuracy": settled.accuracy,
             "clean_images": settled.images,
         }
@@ -410,21 +429,29 @@ class _Examination:
         return CleanImages(payload.clean_images, labels)
 
     def _verdict(
-        self, index: int, alpha: float, drawn: Draw, outputs: Floats, spec: InputSpec, asker: Asker
+        self, index: int, alpha: float, drawn: Draw, outputs: Floats, setting: Setting, asker: Asker
     ) -> Verdict:
         fingerprint, manner = self.verifier.fingerprints[index], asker.manner
-        manifest = fingerprint.manifest
-        measured = compare(
-            manifest.families,
-            fingerprint.payload,
-            drawn,
-            outputs,
-            spec.class_offset,
-            label_only=self.options.label_only or bool(manner.label_only),
-        )
-        classes = outputs.shape[1] - spec.class_offset
-        same = classes <= manifest.outputs if manner.open_classes else classes == manifest.outputs
-        return self.verifier.test(index, alpha).decide(measured, len(drawn.index), same_labels=same)
+        labels = setting.labels or missing_classes(fingerprint, outputs, setting.spec, manner)
+        label_only = self.options.label_only or bool(manner.label_only)
+        if labels is None:
+            classes, known = outputs.shape[1] - setting.spec.class_offset, fingerprint.manifest.outputs
+            same = classes <= known if manner.open_classes else classes == known
+            measured = compare(
+                fingerprint.manifest.families,
+                fingerprint.payload,
+                drawn,
+                outputs,
+                setting.spec.class_offset,
+                label_only=label_only,
+            )
+            return self.verifier.test(index, alpha).decide(measured, len(drawn.index), same_labels=same)
+        test = self.verifier.test_among(index, alpha, labels)
+        if test is None:
+            return undecided(alpha, len(drawn.index), NO_ORDERS)
+        measured = compare_mapped(test.manifest.families, fingerprint, drawn, outputs, labels, label_only=label_only)
+        same = labels.complete and outputs.shape[1] == fingerprint.manifest.outputs
+        return test.decide(measured, len(drawn.index), same_labels=same)
 
     def _result(
         self, index: int, verdict: Verdict, adaptation: dict[str, object], asker: Asker | None = None
@@ -443,15 +470,5 @@ class _Examination:
         )
 
     def _unsure(self, index: int, reason: str, queries: int) -> Result:
-        verdict = Verdict(
-            lineage="inconclusive",
-            error=self.options.alpha,
-            p_value=None,
-            score=0.0,
-            match_rate=0.0,
-            queries=queries,
-            decided_by="nothing",
-            calibration=None,
-            reason=reason + " Give --spec FILE, a sidecar, or --data with labelled images.",
-        )
-        return self._result(index, verdict, {"origin": "unsettled"})
+        text = reason + " Give --spec FILE, a sidecar, or --data with labelled images."
+        return self._result(index, undecided(self.options.alpha, queries, text), {"origin": "unsettled"})

@@ -103,3 +103,18 @@ def explain(verdict: Verdict) -> str:
         "inconclusive": f"It can't be told apart at error {error}, by {how}",
     }[verdict.lineage]
     return f"{asked} {found}. {verdict.reason}".strip()
+
+
+def undecided(alpha: float, queries: int, reason: str) -> Verdict:
+    """The verdict where nothing could be tested."""
+    return Verdict(
+        lineage="inconclusive",
+        error=alpha,
+        p_value=None,
+        score=0.0,
+        match_rate=0.0,
+        queries=queries,
+        decided_by="nothing",
+        calibration=None,
+        reason=reason,
+    )

@@ -1,12 +1,13 @@
-"""Settling how a suspect wants its input where neither a spec nor the file says it: on *clean* inputs only.
+"""Settling how a suspect wants its input, and what its labels mean, where neither a spec nor the file says it.
 
-Never by maximising the match on probes (DESIGN section 5). Settings that explain the clean inputs equally well are all
-kept, and the caller pays for trying each of them.
+On *clean* inputs only, never by maximising the match on probes (DESIGN section 5). Settings that explain the clean
+inputs equally well are all kept, and the caller pays for trying each of them. The true setting, if it is among the
+candidates, is dropped with probability `SEPARATED` at most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,14 +15,18 @@ from numpy.typing import NDArray
 
 from fingerprint.data import CleanImages
 from fingerprint.decision.distributions import binomial_tail
-from fingerprint.errors import DegenerateModel, SpecError
-from fingerprint.model import Floats, Images, InputSpec, Layout, Signature, labels_of
+from fingerprint.engine.adapt import Adapter
+from fingerprint.engine.labels import LabelMap, cross_fitted, learn
+from fingerprint.errors import DegenerateModel, SpecError, UnsupportedModel
+from fingerprint.model import Channels, Floats, Images, InputSpec, Labels, Layout, Signature
 
 Predict = Callable[[Images, InputSpec], Floats]
 
-SEPARATED = 0.01  # a setting this unlikely to be as good as the best is dropped (exact McNemar test)
-ABOVE_CHANCE = 1e-3  # the best setting must be better than guessing at this level
-MOST_KEPT = 3  # equally good settings that are tried at most
+SEPARATED = 0.01  # largest probability that the true setting is dropped for another (exact McNemar tests)
+ABOVE_CHANCE = 1e-3  # the best setting must be better than guessing at this level, all candidates together
+MAPPED_ACCURACY = 0.5  # of a learned map, on the classes that it knows: below, the model does some other task
+MOST_KEPT = 4  # equally good settings that are tried at most
+FIRST_LOOK = 64  # clean images that every candidate is asked; only those still in the race get the rest
 
 NORMALIZATIONS: tuple[tuple[tuple[float, float], tuple[float, ...], tuple[float, ...]], ...] = (
     ((0.0, 1.0), (0.0,), (1.0,)),
@@ -33,59 +38,83 @@ NORMALIZATIONS: tuple[tuple[tuple[float, float], tuple[float, ...], tuple[float,
 
 
 @dataclass(frozen=True)
-class Settled:
-    """Settings that explain the clean inputs: best first; empty = unsure. accuracy belongs to the best."""
+class Setting:
+    """One way to feed a suspect and to read its labels. `labels` None: the spec's class offset tells all."""
 
-    specs: tuple[InputSpec, ...]
+    spec: InputSpec
+    labels: LabelMap | None = None
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What explains the clean inputs: best first; empty = unsure.
+
+    accuracy: of the best setting on the `images`; queries: inputs sent; error: probability at most that the true
+    setting was dropped, if it was among the candidates; crowded: more settings were as good than are kept.
+    """
+
+    settings: tuple[Setting, ...]
     accuracy: float
     images: int
     queries: int
+    error: float = SEPARATED
+    crowded: bool = False
 
 
-def candidates(signature: Signature, like: InputSpec, classes: int) -> list[InputSpec]:
-    """Input specs that fit what the file says, the owner's own normalization first.
+def candidates(signature: Signature, like: InputSpec) -> list[InputSpec]:
+    """Input specs that fit what the file says, the owner's own first. Class offsets are left for `settle`.
 
     Args:
         signature: of the suspect's file.
         like: the owner's spec, for whatever the file leaves open.
-        classes: number of common classes.
 
     Raises:
         SpecError: the file takes no image batch.
     """
-    layout, height, width, depth = _geometry(signature, like)
-    shape = (depth, height, width) if layout == "NCHW" else (height, width, depth)
-    offsets = (1, 0) if signature.classes == classes + 1 else (0,)
-    base = replace(like, layout=layout, shape=shape, dtype=signature.dtype, classes=signature.classes, author=None)
-    found: list[InputSpec] = []
-    for numbers, mean, std in _normalizations(signature, like):
-        if len(mean) not in (1, depth):
-            continue
-        for offset in offsets:
-            spec = replace(
-                base,
-                range=numbers,
-                mean=mean * (depth if len(mean) == 1 else 1),
-                std=std * (depth if len(std) == 1 else 1),
-                channels="L" if depth == 1 else ("RGB" if like.channels == "L" else like.channels),
-                class_offset=offset,
-            )
-            if spec not in found:
-                found.append(spec)
+    found: dict[tuple[object, ...], InputSpec] = {}
+    for layout, height, width, depth in _geometries(signature, like):
+        shape = (depth, height, width) if layout == "NCHW" else (height, width, depth)
+        base = replace(like, layout=layout, shape=shape, classes=signature.classes, author=None, class_offset=0)
+        base = replace(base, dtype=signature.dtype if signature.shape else like.dtype)
+        for channels in _channels(like, depth):
+            for numbers, *values in _normalizations(signature, like):
+                if len(values[0]) not in (1, depth):
+                    continue
+                mean, std = (v * (depth if len(v) == 1 else 1) for v in values)
+                spec = replace(base, range=numbers, mean=mean, std=std, channels=channels)
+                found.setdefault(_function(spec, signature), spec)
+    return list(found.values())
+
+
+def _function(spec: InputSpec, signature: Signature) -> tuple[object, ...]:
+    """What tells two specs apart in what they feed."""
+    return spec.layout, spec.shape, spec.channels, Adapter(spec, signature).tables.tobytes()
+
+
+def _channels(like: InputSpec, depth: int) -> Iterable[Channels]:
+    """Grey, or both orders, the owner's first."""
+    if depth == 1:
+        return ("L",)
+    return ("BGR", "RGB") if like.channels == "BGR" else ("RGB", "BGR")
+
+
+def _geometries(signature: Signature, like: InputSpec) -> list[tuple[Layout, int, int, int]]:
+    """Layout, height, width, depth: one, or both layouts where nothing tells which."""
+    if signature.shape and len(signature.shape) != 4:
+        raise SpecError(f"the model's input has shape {signature.shape}; a batch of images (4 dimensions) is needed")
+    other: Layout = "NHWC" if like.layout == "NCHW" else "NCHW"
+    layouts = (signature.layout,) if signature.layout else (like.layout, other)
+    found = [g for g in (_geometry(signature, layout, like) for layout in layouts) if g is not None]
+    if not found:
+        raise SpecError(f"the model's input has shape {signature.shape}; images have 1 or 3 channels")
     return found
 
 
-def _geometry(signature: Signature, like: InputSpec) -> tuple[Layout, int, int, int]:
-    if not signature.shape:
-        return like.layout, like.height, like.width, like.depth
-    if len(signature.shape) != 4:
-        raise SpecError(f"the model's input has shape {signature.shape}; a batch of images (4 dimensions) is needed")
-    layout = signature.layout or like.layout
-    channel, rest = (1, (2, 3)) if layout == "NCHW" else (3, (1, 2))
-    depth = signature.shape[channel] or like.depth
-    if depth not in (1, 3):
-        raise SpecError(f"the model's input has shape {signature.shape}; images have 1 or 3 channels")
-    return layout, signature.shape[rest[0]] or like.height, signature.shape[rest[1]] or like.width, depth
+def _geometry(signature: Signature, layout: Layout, like: InputSpec) -> tuple[Layout, int, int, int] | None:
+    shape = signature.shape or (None,) * 4
+    channel, (row, column) = (1, (2, 3)) if layout == "NCHW" else (3, (1, 2))
+    depth = shape[channel] or like.depth
+    return (layout, shape[row] or like.height, shape[column] or like.width, depth) if depth in (1, 3) else None
 
 
 def _normalizations(
@@ -100,7 +129,11 @@ def _normalizations(
 
 
 def settle(predict: Predict, options: list[InputSpec], clean: CleanImages, classes: int) -> Settled:
-    """Choose among input specs by accuracy on labelled clean images.
+    """Choose among input specs, and meanings of the labels, by accuracy on labelled clean images.
+
+    Every spec is read with its labels as they are, with a background class in front (where the model has one more than
+    `classes`), and with a map learned from the other half of the images; a map counts only where it explains
+    significantly more.
 
     Args:
         predict: raw outputs (N, K') of the suspect on 8-bit images under a spec.
@@ -109,26 +142,123 @@ def settle(predict: Predict, options: list[InputSpec], clean: CleanImages, class
         classes: number of common classes.
     """
     assert clean.labels is not None  # noqa: S101  (callers give labelled images)
-    right = np.stack([_right(predict, spec, clean) for spec in options])  # (S, N)
-    scores = right.sum(axis=1)
-    best = int(scores.argmax())
-    queries = right.size
-    accuracy = float(scores[best]) / len(clean)
-    if binomial_tail(int(scores[best]), len(clean), 1.0 / classes) > ABOVE_CHANCE:
-        return Settled((), accuracy, len(clean), queries)
-    order = [int(i) for i in np.argsort(-scores, kind="stable") if _as_good(right[best], right[i])]
-    return Settled(tuple(options[i] for i in order[:MOST_KEPT]), accuracy, len(clean), queries)
+    return _Race(predict, clean, clean.labels, classes).run(options)
 
 
-def _right(predict: Predict, spec: InputSpec, clean: CleanImages) -> NDArray[np.bool_]:
-    """Which images (N,) are answered right; none, where this setting makes the model answer nonsense."""
-    try:
-        return np.asarray(labels_of(predict(clean.images, spec), spec.class_offset) == clean.labels)
-    except DegenerateModel:
-        return np.zeros(len(clean), np.bool_)
+class _Race:
+    """Two looks: a first one at all candidates, a second one at those that may still be the best."""
+
+    def __init__(self, predict: Predict, clean: CleanImages, truth: Labels, classes: int) -> None:
+        self._predict, self._clean, self._truth, self._classes = predict, clean, truth, classes
+        self._answers: dict[InputSpec, Labels] = {}
+        self._widths: dict[InputSpec, int] = {}  # 0: no answer
+        self._queries = 0
+
+    def run(self, options: list[InputSpec]) -> Settled:
+        """Look, drop, look again."""
+        looks = sorted({min(FIRST_LOOK, len(self._clean)), len(self._clean)})
+        level = SEPARATED / len(looks) / max(1, 2 * len(options) - 1)
+        good: list[Reading] = []
+        for end in looks:
+            self._look(options, end)
+            readings = [r for spec in options if self._widths[spec] for r in self._readings(spec, level)]
+            best = max(readings, key=lambda r: r.score, default=None)  # the first of equals
+            good = [] if best is None else [r for r in readings if r.as_good_as(best, level)]
+            explained = best is not None and best.above_chance(ABOVE_CHANCE / len(looks) / len(self._widths))
+            if explained:  # else the first look was too short to learn what the labels mean
+                options = list(dict.fromkeys(r.base for r in good))
+        if not explained:
+            accuracy = max((r.accuracy for r in good), default=0.0)
+            return Settled((), accuracy, len(self._clean), self._queries)
+        good.sort(key=lambda r: -r.score)
+        settings = tuple(r.setting for r in good[:MOST_KEPT])
+        crowded = len(good) > MOST_KEPT
+        return Settled(settings, good[0].accuracy, len(self._clean), self._queries, crowded=crowded)
+
+    def _look(self, options: list[InputSpec], end: int) -> None:
+        """Ask the clean images up to `end` that were not asked yet."""
+        for spec in options:
+            known = self._answers.setdefault(spec, np.zeros(0, np.int64))
+            images = self._clean.images[len(known) : end]
+            if not len(images) or self._widths.get(spec) == 0:
+                continue
+            self._queries += len(images)
+            try:
+                outputs = self._predict(images, spec)
+            except (DegenerateModel, UnsupportedModel):  # so fed, the model answers nonsense, or nothing
+                self._widths[spec] = 0
+                continue
+            self._widths[spec] = outputs.shape[1]
+            self._answers[spec] = np.concatenate([known, outputs.argmax(axis=1)])
+
+    def _readings(self, spec: InputSpec, level: float) -> list[Reading]:
+        """How a spec's answers can be read: by offsets; or by a learned map, where that explains more."""
+        answers, width = self._answers[spec], self._widths[spec]
+        truth = self._truth[: len(answers)]
+        offsets = (1, 0) if width == self._classes + 1 else (0,)
+        plain = [
+            Reading(spec, replace(spec, classes=width, class_offset=offset), m, m.of_targets(truth), answers, truth)
+            for offset in offsets
+            for m in (LabelMap.shifted(self._classes, width, offset),)
+        ]
+        learned = learn(answers, truth, self._classes, width)
+        if len(set(learned.to_suspect)) < 2 or not (learned.distinct or width < self._classes):
+            return plain
+        expected = cross_fitted(answers, truth, self._classes, width)
+        shown = expected >= 0
+        if not shown.any() or (expected == answers)[shown].mean() < MAPPED_ACCURACY:
+            return plain
+        if plain[0].explains(learned):  # other classes may be taken for one that it has: no reason to compare them
+            return plain
+        mapped = Reading(spec, replace(spec, classes=width), learned, expected, answers, truth)
+        return plain if any(r.as_good_as(mapped, level) for r in plain) else [mapped]
 
 
-def _as_good(best: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
-    """Whether `other` is not significantly worse than `best` on the same images (one-sided exact McNemar test)."""
-    only_best, only_other = int((best & ~other).sum()), int((other & ~best).sum())
-    return binomial_tail(only_best, only_best + only_other, 0.5) > SEPARATED
+class Reading:
+    """One way to read one spec's answers.
+
+    Args:
+        base: the candidate.
+        spec: the same, with its class offset.
+        labels: what its labels mean.
+        expected: (N,) the index that each image should be answered with, -1 = none.
+        answers: (N,) the index that it was answered with.
+        truth: (N,) common labels.
+    """
+
+    def __init__(
+        self, base: InputSpec, spec: InputSpec, labels: LabelMap, expected: Labels, answers: Labels, truth: Labels
+    ) -> None:
+        self.base, self.labels = base, labels
+        self.right: NDArray[np.bool_] = expected == answers
+        self.accuracy = float(self.right.mean())
+        reached = np.asarray(labels.to_suspect)[truth]
+        shares = np.bincount(answers, minlength=labels.width) / len(answers)
+        guess = float(np.where(reached >= 0, shares[reached], 0.0).mean())  # right by chance, with these answers
+        self.guess = max(guess, 1.0 / labels.classes)
+        self.merged = not labels.distinct
+        self.score = (self.accuracy - self.guess) / max(1e-9, 1.0 - self.guess) if self.merged else self.accuracy
+        plain = labels == LabelMap.shifted(labels.classes, labels.width, spec.class_offset)
+        self.setting = Setting(spec, None if plain else labels)
+
+    def explains(self, learned: LabelMap) -> bool:
+        """Whether it is better than chance, and a learned map says nothing else of the classes that it has."""
+        pairs = zip(self.labels.to_suspect, learned.to_suspect, strict=True)
+        return self.above_chance(ABOVE_CHANCE) and all(ours < 0 or found in (ours, -1) for ours, found in pairs)
+
+    def as_good_as(self, other: Reading, level: float) -> bool:
+        """Whether it is not significantly worse than `other` on the same images (one-sided exact McNemar test).
+
+        Where classes are merged, guessing is easier: the skill beyond guessing is compared, with three standard errors.
+        """
+        if self.merged or other.merged:
+            spread = sum(r.accuracy * (1 - r.accuracy) / (1 - r.guess + 1e-9) ** 2 for r in (self, other))
+            skill, best = (max(0.0, r.accuracy - r.guess) / (1 - r.guess + 1e-9) for r in (self, other))
+            return bool(best - skill <= 3.0 * float(np.sqrt(spread / len(self.right))))
+        only_other = int((other.right & ~self.right).sum())
+        differing = only_other + int((self.right & ~other.right).sum())
+        return binomial_tail(only_other, differing, 0.5) > level
+
+    def above_chance(self, level: float) -> bool:
+        """Whether it explains more than guessing would, whatever classes it favours."""
+        return binomial_tail(int(self.right.sum()), len(self.right), self.guess) <= level

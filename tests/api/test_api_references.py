@@ -110,23 +110,31 @@ def test_formats_with_code_need_consent(world: World, record: Fingerprint, pool:
     with pytest.raises(CalibrationError, match=r"other\.pt2") as caught:
         _meter(record, pool).measure(path)
     assert "--allow-code" in caught.value.remedy
-    assert _meter(record, pool, allow_code=True).measure(path).author == "me"
+    assert _meter(record, pool, allow_code=True).measure(path)[0].author == "me"
 
 
 # -- measuring -------------------------------------------------------------------------------------------------------
 
 
 def test_a_reference_is_measured_on_all_probes(world: World, record: Fingerprint, meter: ReferenceMeter) -> None:
-    found = meter.measure(world.pruned_onnx)  # related, in truth: so it shows that the right answers are compared
+    found, order = meter.measure(
+        world.pruned_onnx
+    )  # related, in truth: so it shows that the right answers are compared
     assert found.author is None
     assert set(found.families) == {"characteristic", "natural"}
     assert all(m.queries == 30 and m.matches >= 25 for m in found.families.values())
-    stranger = meter.measure(world.stranger_onnx)
+    assert (order[:, 0] == record.payload.targets).mean() > 0.8
+    assert (np.sort(order, axis=1) == np.arange(10)).all()
+    stranger, _ = meter.measure(world.stranger_onnx)
     assert stranger.author == "stranger"
     assert all(m.matches < 20 for m in stranger.families.values())
     known = {r.sha256: r for r in record.manifest.references}
-    again = meter.measure(world.references / "net-0.onnx")
+    again, order = meter.measure(world.references / "net-0.onnx")
     assert known[again.sha256] == again
+    kept = record.payload.reference_orders
+    assert kept is not None
+    assert kept.shape == (REFERENCES, 60, 10)
+    assert np.array_equal(kept[list(known).index(again.sha256)], order)
 
 
 def test_copies_of_one_file_count_once(world: World, record: Fingerprint, pool: WorkerPool, tmp_path: Path) -> None:
@@ -134,10 +142,12 @@ def test_copies_of_one_file_count_once(world: World, record: Fingerprint, pool: 
         make.sidecar(Path(shutil.copy(world.stranger_onnx, tmp_path / name)))
     told = Notes()
     manifest = record.manifest
-    found = measure_references(
+    found, orders = measure_references(
         [tmp_path], manifest.families, record.payload, make.SPEC, set(), pool, progress=told
     )  # fmt: skip
     assert len(found) == 1
+    assert orders is not None
+    assert orders.shape == (1, 60, 10)
     assert sum("counts once" in note for note in told.notes) == 2
     assert any("1 of 1 references state no author" in note for note in told.notes)
     assert told.steps[-1] == ("references", 3, 3)
@@ -148,7 +158,7 @@ def test_without_a_sidecar_the_input_is_settled_on_clean_images(
 ) -> None:
     ordinary = make.train(make.network(60), 60, epochs=3)
     path = make.save_onnx(ordinary, tmp_path / "bare.onnx")
-    found = _meter(record, pool).measure(path)
+    found, _ = _meter(record, pool).measure(path)
     assert found.author is None
     assert found.families["natural"].queries == 30
     payload = record.payload
@@ -183,7 +193,13 @@ def test_calibrate_adds_references_as_a_new_version(world: World, sealed: Finger
     assert more.manifest.references[:REFERENCES] == sealed.manifest.references
     (new,) = more.manifest.references[REFERENCES:]
     assert new.author == "stranger"
-    assert more.payload is sealed.payload
+    orders, before = more.payload.reference_orders, sealed.payload.reference_orders
+    assert orders is not None
+    assert orders.shape == (REFERENCES + 1, 60, 10)
+    assert np.array_equal(orders[:REFERENCES], before)
+    assert replace(more.payload, reference_orders=before).to_bytes() == sealed.payload.to_bytes()
+    old = replace(sealed, payload=replace(sealed.payload, reference_orders=None))  # of a release that kept none
+    assert calibrate(old, [world.stranger_onnx], progress=told).payload.reference_orders is None
     unchanged = more.manifest.model_copy(
         update={k: getattr(sealed.manifest, k) for k in ("references", "previous", "tensors")}
     )
