@@ -101,7 +101,7 @@ def from_json(rows: object, count: int, names: Sequence[str] = ()) -> Answers:
     Raises:
         HostFailed, UnsupportedModel, DegenerateModel: as `from_array`.
     """
-    if not isinstance(rows, list) or len(rows) != count:
+    if not isinstance(rows, list) or len(rows) != count or not rows:
         found = f"{len(rows)} answers" if isinstance(rows, list) else "no list of answers"
         raise HostFailed(f"it gives {found} to {count} inputs")
     if all(isinstance(row, Mapping) for row in rows):
@@ -112,7 +112,7 @@ def from_json(rows: object, count: int, names: Sequence[str] = ()) -> Answers:
 
 
 def from_ranked(rows: Sequence[Mapping[str, object]], names: Sequence[str] = ()) -> Answers:
-    """Read {label: score} per input. All classes in every row are scores; fewer are the top k, which give the label.
+    """Read {label: score} per input: the top k, which give the label. Scores only where every row has all `names`.
 
     Raises:
         HostFailed, UnsupportedModel, DegenerateModel: as `from_array`.
@@ -121,14 +121,16 @@ def from_ranked(rows: Sequence[Mapping[str, object]], names: Sequence[str] = ())
     for row in rows:
         if not row or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in row.values()):
             raise HostFailed("it answers a ranking without a number for every label")
-        with np.errstate(over="ignore"):
-            values = np.array([float(cast(float, v)) for v in row.values()], np.float32)
+        try:
+            with np.errstate(over="ignore"):
+                values = np.array([float(cast(float, v)) for v in row.values()], np.float32)
+        except OverflowError:  # an integer beyond every float
+            values = np.array([np.inf], np.float32)
         if not np.isfinite(values).all():
             raise DegenerateModel("it answers NaN or infinity")
         ranked.append(dict(zip([index_of(k, names) for k in row], values.tolist(), strict=True)))
-    width = len(ranked[0]) if ranked else 0
-    if width > 1 and all(row.keys() == set(range(width)) for row in ranked):
-        return from_array(np.array([[row[i] for i in range(width)] for row in ranked], np.float32), len(ranked))
+    if len(names) > 1 and all(row.keys() == set(range(len(names))) for row in ranked):
+        return from_array(np.array([[row[i] for i in range(len(names))] for row in ranked], np.float32), len(ranked))
     labels = _labels(np.array([max(row, key=row.__getitem__) for row in ranked]))
     most = max(map(len, ranked))
     return Answers(labels.labels, None, f"it answers its top {most} only")

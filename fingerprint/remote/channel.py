@@ -180,11 +180,12 @@ class Channel:
         from urllib3.exceptions import HTTPError
 
         cut = threading.Event()
+        open_sockets: list[socket.socket] = []  # http.client forgets a socket that the answer's end will close
 
         def expire() -> None:
             cut.set()
-            sock = getattr(self._connection, "sock", None)
-            if sock is not None:
+            while_connecting = getattr(self._connection, "sock", None)
+            for sock in open_sockets or ([while_connecting] if while_connecting is not None else []):
                 with suppress(OSError):
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)  # the plain one: TLS would want to talk first
 
@@ -196,7 +197,10 @@ class Channel:
                 self.close()
                 self._connection = self._make()
                 self._connection.connect()
+            open_sockets.append(self._connection.sock)
             yield self._connection
+            if cut.is_set():  # an answer without a length ends where the connection was cut
+                raise TimeoutError
         except FingerprintError:
             self.close()
             raise

@@ -116,6 +116,8 @@ class OpenInference(HostProtocol):
             if not isinstance(output, Mapping):
                 raise HostFailed("it answers an output that is no JSON object")
             size = _binary_size(output)
+            if size is not None and start + size > len(rest):
+                raise HostFailed("it answers a binary tensor that was cut")
             if self._output is None or output.get("name") == self._output:
                 return _answers(output, rest[start : start + size] if size is not None else None, count, self)
             start += size or 0
