@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from fingerprint.errors import DataError, DegenerateModel, FingerprintError, HostFailed, UnsupportedModel
 from fingerprint.remote import byhand
-from fingerprint.remote.answers import Answers, decimals, from_array, from_json, from_ranked, index_of, joined
+from fingerprint.remote.answers import Answers, decimals, from_array, from_json, index_of, joined
 from fingerprint.remote.interface import Manner
 
 JSON = st.recursive(
