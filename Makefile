@@ -17,7 +17,7 @@ demo: $(STAMP)  ## the main job end to end on a small real model, in about two m
 
 test: $(STAMP)  ## everything but the long suites; fast unit tests first
 	$(BIN)/python -m pytest -q -m "not slow and not cuda" tests/test_*.py tests/decision tests/probes tests/runtimes \
-		tests/engine tests/transforms tests/store tests/sources tests/report tests/api tests/golden tests/cli tests/examples
+		tests/engine tests/remote tests/transforms tests/store tests/sources tests/report tests/api tests/golden tests/cli tests/examples
 
 test-all: $(STAMP)  ## the long suites too
 	$(BIN)/python -m pytest -q -m "not cuda"

@@ -54,7 +54,7 @@ def doctor(
 
     wanted = targets(format, output)
     home = Home.default()
-    lines = [*_tool(), *_runtimes(), *_converters(), *_home(home), *_database(home, db), *_keys(home)]
+    lines = [*_tool(), *_runtimes(), *_converters(), *_endpoints(), *_home(home), *_database(home, db), *_keys(home)]
     document = {"ok": all(line.ok is not False for line in lines), "lines": [asdict(line) for line in lines]}
     emit(wanted, document, lambda page: _table(lines))
     raise typer.Exit(0 if document["ok"] else ERROR)
@@ -111,6 +111,17 @@ def _own_converters() -> Iterator[Line]:
         except FingerprintError as error:
             detail = f"{converter.makes}: {error.diagnosis()}".replace("\n", ". ")
             yield Line("converter", converter.name, None, detail)
+
+
+def _endpoints() -> Iterator[Line]:
+    from fingerprint.errors import FingerprintError
+    from fingerprint.runtimes.packages import version_of
+
+    speaks = "suspects behind a URL (oip, tfserving, torchserve)"
+    try:
+        yield Line("endpoints", "urllib3", True, f"{version_of('urllib3', 'http')}: {speaks}")
+    except FingerprintError as error:
+        yield Line("endpoints", "urllib3", None, f"{speaks}: {error.diagnosis()}".replace("\n", ". "))
 
 
 def _home(home: Home) -> Iterator[Line]:
