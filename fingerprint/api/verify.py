@@ -392,8 +392,8 @@ class _Examination:
             return self._unsure(index, self._spent(), asker.meter.sent - before)
         alpha = self.options.alpha / len(settings)
         verdicts: list[tuple[Verdict, Setting]] = []
+        drawn = self._draw(index, count)  # one for all settings: the fewer probes a host sees, the better
         for setting in settings:
-            drawn = self._draw(index, count)
             (outputs,) = ask(asker.predict, setting.spec, [fingerprint], [drawn])
             verdicts.append((self._verdict(index, alpha, drawn, outputs, setting, asker), setting))
         best, setting = min(verdicts, key=lambda pair: 1.0 if pair[0].total_p is None else pair[0].total_p)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -222,8 +223,10 @@ class Channel:
                 f"{where} did not answer within {self._options.timeout_s:g} s", remedy="Try --timeout or --batch 1."
             ) from None
         detail = printable(str(error).split(">: ")[-1])[:_SHOWN]  # without urllib3's object in front
-        told = "" if isinstance(error, ValueError) else f": {detail}"  # one that quotes a header would show a secret
-        raise HostFailed(f"{where} failed: {type(error).__name__}{told}") from None
+        quotes = isinstance(error, ValueError) and not isinstance(error, OSError)  # a header, which may be a secret
+        trust = "Trust another authority with SSL_CERT_FILE." if isinstance(error, ssl.SSLCertVerificationError) else ""
+        told = "" if quotes else f": {detail}"
+        raise HostFailed(f"{where} failed: {type(error).__name__}{told}", remedy=trust) from None
 
     def _refusal(self, refused: _Refused) -> tuple[HostError, float | None]:
         """The error for a status that may be over soon, and the seconds to wait that it names; others are raised."""

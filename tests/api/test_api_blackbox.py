@@ -224,6 +224,7 @@ def test_functions(
         result = run(record, pool, "mine:answer")
     assert result.lineage == "derived", result.reason
     assert result.adaptation is not None and result.adaptation["origin"] == "8-bit images"
+    assert "random" not in result.reason
     assert label_only is None or label_only in str(result.adaptation["label_only"])
     assert (label_only is None) == ("label_only" not in result.adaptation)
     assert result.verdict is not None

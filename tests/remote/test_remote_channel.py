@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from hosts import Host, reply  # type: ignore[import-not-found]
 
 from fingerprint.errors import BudgetSpent, HostError, HostFailed, HostTimedOut, UnsupportedModel
@@ -246,8 +254,72 @@ def test_what_is_sent(host: Start) -> None:
     assert "s3cret" not in repr(QUICK) and "s3cret" not in str(QUICK.to_dict())
 
 
-def test_a_certificate_nobody_trusts_is_refused() -> None:
-    endpoint = parse("https://127.0.0.1:9/v2/models/m")
-    with closing(Channel(endpoint, replace(QUICK, retries=0))) as opened:
-        connection: Any = opened._make()
-        assert connection.cert_reqs == ssl.CERT_REQUIRED
+# -- TLS -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that signs itself, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    plain = serialization.NoEncryption()
+    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + secret)
+    return path
+
+
+def over_tls(host: Host, certificate: Path) -> str:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    host.socket = context.wrap_socket(host.socket, server_side=True)
+    return host.origin.replace("http:", "https:") + "/v2/models/m"
+
+
+def get(url: str, timeout_s: float = 5.0) -> Reply:
+    with closing(Channel(parse(url), replace(QUICK, retries=0, timeout_s=timeout_s))) as opened:
+        return opened.get("/")
+
+
+def test_certificates_are_checked(host: Start, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = host(lambda handler, body: reply(handler, {"fine": True}))
+    url = over_tls(made, certificate)
+    with pytest.raises(HostFailed, match=r"(?i)certificate"):
+        get(url)
+    assert not made.seen
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert get(url).json() == {"fine": True}
+    with pytest.raises(HostFailed):
+        get(url.replace("127.0.0.1", "localhost"))  # the certificate names another host
+    assert len(made.seen) == 1
+
+
+def test_slow_hosts_are_cut_off_over_tls(host: Start, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    made = host(lambda handler, body: trickle(handler, b"HTTP/1.1 200 OK\r\n\r\n", b"{}"))
+    start = time.monotonic()
+    with pytest.raises(HostTimedOut):
+        get(over_tls(made, certificate), 0.6)
+    assert time.monotonic() - start < 2
+
+
+def test_a_host_that_never_shakes_hands_is_cut_off() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/v2/models/m"
+        start = time.monotonic()
+        with closing(Channel(parse(url), replace(QUICK, retries=0))) as opened, pytest.raises(HostTimedOut):
+            opened.get("/")
+    assert time.monotonic() - start < 2
