@@ -212,6 +212,7 @@ def _verify(
 
 def _check(places: Sequence[Path | str], responses: Path | None, repeat: int) -> None:
     from fingerprint.errors import UsageError
+    from fingerprint.runtimes.parts import is_package
 
     if responses is not None and (places or repeat > 1):
         raise UsageError("--responses is the suspect: it goes with no other, and with no --repeat")
@@ -222,5 +223,5 @@ def _check(places: Sequence[Path | str], responses: Path | None, repeat: int) ->
             continue
         if not path.exists():
             raise UsageError(f"no such file: {path}")
-        if path.is_dir():
+        if path.is_dir() and not is_package(path):
             raise UsageError(f"{path} is a folder", remedy=f"Use: fingerprint audit {path}")

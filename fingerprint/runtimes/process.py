@@ -1,12 +1,14 @@
-"""What runtimes need of the process that they run in: how many cores, and silence."""
+"""What runtimes need of the process that they run in: how many cores, silence, a file under another name."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 
 def cores() -> int:
@@ -39,6 +41,15 @@ def quiet() -> Iterator[None]:
         for stream, copy in kept.items():
             os.dup2(copy, stream)
             os.close(copy)
+
+
+@contextmanager
+def called(path: Path, name: str) -> Iterator[Path]:
+    """A link to a file under this name, for packages that look at the suffix."""
+    with tempfile.TemporaryDirectory(prefix="fingerprint-") as folder:
+        link = Path(folder) / name
+        link.symlink_to(path.absolute())
+        yield link
 
 
 def _flush() -> None:

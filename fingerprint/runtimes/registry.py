@@ -23,6 +23,8 @@ BUILTIN = {
     "ncnn": "fingerprint.runtimes.ncnn:NcnnRuntime",
     "mnn": "fingerprint.runtimes.mnn:MnnRuntime",
     "executorch": "fingerprint.runtimes.executorch:ExecuTorchRuntime",
+    "tvm": "fingerprint.runtimes.tvm:TvmRuntime",
+    "coreml": "fingerprint.runtimes.coreml:CoreMlRuntime",
 }
 _BUILTIN_FORMATS: dict[str, str] = {
     Format.PT2: "torch",
@@ -30,6 +32,7 @@ _BUILTIN_FORMATS: dict[str, str] = {
     Format.STATE_DICT: "torch",
     Format.PICKLE: "torch",
     Format.SAFETENSORS: "torch",
+    Format.AOTINDUCTOR: "torch",
     Format.ONNX: "onnx",
     Format.TFLITE: "litert",
     Format.OPENVINO: "openvino",
@@ -37,6 +40,8 @@ _BUILTIN_FORMATS: dict[str, str] = {
     Format.NCNN_BINARY: "ncnn",
     Format.MNN: "mnn",
     Format.EXECUTORCH: "executorch",
+    Format.TVM: "tvm",
+    Format.COREML: "coreml",
 }
 _REMEDIES = {
     Format.LFS_POINTER: "Fetch the file itself with: git lfs pull",

@@ -1,4 +1,4 @@
-"""PyTorch on the CPU: torch.export programs, TorchScript, and state dicts with a factory.
+"""PyTorch on the CPU: torch.export programs, AOTInductor packages, TorchScript, and state dicts with a factory.
 
 Programs can execute code that their author wrote when they are opened, and TorchScript can write files and loop for
 ever: whoever opens a suspect decides about that before `load`.
@@ -18,10 +18,11 @@ from fingerprint.runtimes.formats import Format
 from fingerprint.runtimes.interface import LoadOptions, Runtime
 from fingerprint.runtimes.packages import require, version_of
 from fingerprint.runtimes.torch_model import TorchModel, raise_if_out_of_memory, reason
+from fingerprint.runtimes.torch_package import PackageModel
 
 
 class TorchRuntime(Runtime):
-    """`.pt2`, TorchScript, and `.pth` / `.safetensors` with a factory."""
+    """`.pt2` of both kinds, TorchScript, and `.pth` / `.safetensors` with a factory."""
 
     name: ClassVar[str] = "torch"
     extra: ClassVar[str | None] = None
@@ -31,6 +32,7 @@ class TorchRuntime(Runtime):
         Format.STATE_DICT,
         Format.PICKLE,
         Format.SAFETENSORS,
+        Format.AOTINDUCTOR,
     )
 
     def version(self) -> str:
@@ -54,7 +56,7 @@ class TorchRuntime(Runtime):
 
             torch_program.warm()
 
-    def load(self, path: Path, format: str, options: LoadOptions) -> TorchModel:
+    def load(self, path: Path, format: str, options: LoadOptions) -> TorchModel | PackageModel:
         """See `Runtime.load`. `threads` is set for the whole process."""
         import torch
 
@@ -67,12 +69,18 @@ class TorchRuntime(Runtime):
             warnings.simplefilter("ignore")
             if format == Format.PT2:
                 return load_program(path)
+            if format == Format.AOTINDUCTOR:
+                return PackageModel(path)
             if format == Format.TORCHSCRIPT:
                 return _load_script(path)
             return TorchModel(build(path, format, options.factory))
 
     def weights(self, path: Path, format: str) -> dict[str, NDArray[np.generic]]:
         """Parameters and buffers by name. TorchScript files are opened by torch; nothing else is executed."""
+        if format == Format.AOTINDUCTOR:
+            from fingerprint.runtimes import torch_package
+
+            return torch_package.weights(path)
         if format == Format.PT2:
             from fingerprint.runtimes.pt2_weights import read
 

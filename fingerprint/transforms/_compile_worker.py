@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 HALF = "fp16"  # weights stored as float16
-LARGEST = 32  # batch that an ExecuTorch program takes at most
+LARGEST = 32  # batch that an ExecuTorch program takes at most: its memory is planned for that
+LARGEST_PACKAGE = 256  # batch that an AOTInductor package takes at most
 
 
 def openvino(source: str, out: str, *options: str) -> None:
@@ -46,9 +47,10 @@ def ncnn(source: str, out: str, *options: str) -> None:
     program = torch.export.load(source)
     stem = str(Path(out).with_suffix(""))
     paths = {"ncnnparam": out, "ncnnbin": f"{stem}.bin"}
-    traced = _traced(program, ncnn_strides=True)
-    traced.save(f"{stem}.ts.pt")
-    pnnx.convert(f"{stem}.ts.pt", (torch.zeros(_shape(program)),), fp16=HALF in options, **paths)
+    module, example = _module(program), (torch.zeros(_shape(program)),)
+    _pool_strides(module)
+    torch.jit.trace(module, example, check_trace=False).save(f"{stem}.ts.pt")  # type: ignore[no-untyped-call]
+    pnnx.convert(f"{stem}.ts.pt", example, fp16=HALF in options, **paths)
 
 
 def mnn(source: str, out: str, *options: str) -> None:
@@ -91,21 +93,21 @@ def _quantized(program: Any, inputs: str) -> Any:  # noqa: ANN401
             prepared(batch)
     made = convert_pt2e(prepared)
     if _is_open(given):
-        return _open_to_largest(made, shape)
+        return _open_to(LARGEST, made, shape)
     return torch.export.export(made, (torch.zeros(shape),))
 
 
-def _bounded(program: Any) -> Any:  # noqa: ANN401
-    """The program with an open batch bounded by LARGEST, for memory is planned for that; a fixed one as it is."""
-    return _open_to_largest(_module(program), _shape(program)) if _is_open(program) else program
+def _bounded(program: Any, largest: int = LARGEST) -> Any:  # noqa: ANN401
+    """The program with a bound to its open batch; one whose batch is fixed as it is."""
+    return _open_to(largest, _module(program), _shape(program)) if _is_open(program) else program
 
 
-def _open_to_largest(module: Any, shape: Sequence[int]) -> Any:  # noqa: ANN401
+def _open_to(largest: int, module: Any, shape: Sequence[int]) -> Any:  # noqa: ANN401
     """The example is as large as the bound: a smaller one makes the exporter lower the bound."""
     import torch
 
-    batch = torch.export.Dim("batch", min=1, max=LARGEST)
-    return torch.export.export(module, (torch.zeros(LARGEST, *shape[1:]),), dynamic_shapes=({0: batch},))
+    batch = torch.export.Dim("batch", min=1, max=largest)
+    return torch.export.export(module, (torch.zeros(largest, *shape[1:]),), dynamic_shapes=({0: batch},))
 
 
 def tvm(source: str, out: str, *options: str) -> None:
@@ -127,7 +129,11 @@ def aotinductor(source: str, out: str, *options: str) -> None:
     import torch
     import torch._inductor
 
-    torch._inductor.aoti_compile_and_package(torch.export.load(source), package_path=out)
+    settings = {"aot_inductor.check_lowerbound": False}  # it would refuse batches of one image
+    program = torch.export.load(source)
+    program = _bounded(program, LARGEST_PACKAGE)
+    program.example_inputs = program.example_inputs or ((torch.zeros(_shape(program)),), {})  # it insists on some
+    torch._inductor.aoti_compile_and_package(program, package_path=out, inductor_configs=settings)
 
 
 def coreml(source: str, out: str, *options: str) -> None:
@@ -137,8 +143,7 @@ def coreml(source: str, out: str, *options: str) -> None:
 
     program = _single(torch.export.load(source)).run_decompositions({})
     if out.endswith(".mlmodel"):
-        given = [coremltools.TensorType(name="input", shape=_shape(program))]
-        coremltools.convert(_traced(program), inputs=given, convert_to="neuralnetwork").save(out)
+        coremltools.convert(program, convert_to="neuralnetwork").save(out)
         return
     precision = coremltools.precision.FLOAT16 if HALF in options else coremltools.precision.FLOAT32
     coremltools.convert(program, convert_to="mlprogram", compute_precision=precision).save(out)
@@ -178,17 +183,6 @@ def _module(program: Any) -> Any:  # noqa: ANN401
     module = program.module(check_guards=False)
     module._forward_pre_hooks.clear()
     return module
-
-
-def _traced(program: Any, *, ncnn_strides: bool = False) -> Any:  # noqa: ANN401
-    """The program as TorchScript."""
-    import torch
-
-    module = _module(program)
-    if ncnn_strides:
-        _pool_strides(module)
-    example = (torch.zeros(_shape(program)),)
-    return torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
 
 
 def _pool_strides(module: Any) -> None:  # noqa: ANN401
