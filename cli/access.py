@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fingerprint.errors import DatabaseReadOnly, KeyFileError, NotFound, StoreError, UsageError
+from fingerprint.errors import DatabaseOutdated, DatabaseReadOnly, KeyFileError, NotFound, StoreError, UsageError
 from store.home import Home
 
 if TYPE_CHECKING:
@@ -39,16 +39,25 @@ def open_writable(home: Home, db: Path | None) -> Database:
 
 
 def open_readonly(home: Home, db: Path | None) -> Database:
-    """The database for reading; one that does not exist reads as empty.
+    """The database for reading; one that does not exist reads as empty, one of an older release is upgraded first.
 
     Raises:
         NotFound: `db` was named and does not exist.
+        DatabaseOutdated: it is of an older release, and can't be written.
     """
     from store.database import Database
 
     if db is not None and not db.exists():
         raise NotFound(f"there is no database {db}", remedy="`fingerprint create` makes one.")
-    return Database.open(database_path(home, db), home, readonly=True)
+    path = database_path(home, db)
+    try:
+        return Database.open(path, home, readonly=True)
+    except DatabaseOutdated as error:
+        try:
+            Database.open(path, home).close()
+        except DatabaseReadOnly:
+            raise error from None
+        return Database.open(path, home, readonly=True)
 
 
 def open_for_results(home: Home, db: Path | None, *, create: bool) -> Database:

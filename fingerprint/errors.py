@@ -24,6 +24,7 @@
     │   ├── NameTaken
     │   ├── NotFound
     │   ├── DatabaseBusy
+    │   ├── DatabaseOutdated
     │   └── DatabaseReadOnly
     ├── KeyFileError                 exit 2   a key file or passphrase is wrong
     └── EvidenceError                exit 4   a signature or stored byte does not hold
@@ -162,6 +163,10 @@ class NotFound(StoreError):
 
 class DatabaseBusy(StoreError):
     """Another process holds the database for longer than the busy timeout."""
+
+
+class DatabaseOutdated(StoreError):
+    """The database is of an older release, and was opened for reading only."""
 
 
 class DatabaseReadOnly(StoreError):

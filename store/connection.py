@@ -15,7 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-from fingerprint.errors import DatabaseBusy, DatabaseReadOnly, FingerprintError, NotFound, StoreError, Tampered
+from fingerprint.errors import (
+    DatabaseBusy,
+    DatabaseOutdated,
+    DatabaseReadOnly,
+    FingerprintError,
+    NotFound,
+    StoreError,
+    Tampered,
+)
 from fingerprint.limits import DEFAULT, Limits
 from store.files import private_folder, sync_folder, write_error
 from store.mounts import refuse_network
@@ -306,7 +314,9 @@ def _reader(path: Path, options: str, limits: Limits) -> Connection:
     connection.close()
     if version == 0:
         return _empty(path)
-    raise StoreError(f"{path} is of an older release", remedy="Open it once where it may be written: that upgrades it.")
+    raise DatabaseOutdated(
+        f"{path} is of an older release", remedy="Open it once where it may be written: that upgrades it."
+    )
 
 
 def _empty(path: Path) -> Connection:

@@ -80,3 +80,29 @@ def test_import_of_damaged_files(owner: Tool, tmp_path: Path) -> None:
     file.write_bytes(b"")
     assert owner("store", "import", file, "--db", tmp_path / "second.db").code in (2, 4)
     assert not (tmp_path / "second.db").exists()
+
+
+def test_a_database_of_the_first_release_is_upgraded_by_looking(tool: Tool) -> None:
+    import sqlite3
+
+    import sqlite_utils
+
+    from store.migrations import MIGRATIONS
+    from store.schema import APPLICATION_ID
+
+    tool.home.mkdir(0o700)
+    path = tool.home / "fingerprint.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    first = sqlite_utils.Database(connection, execute_plugins=False, strict=True)
+    MIGRATIONS.apply(first, stop_before="m002_exposures_and_exports")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    path.chmod(0o400)
+    tool.home.chmod(0o500)
+    refused = tool("store", "list", bound_by_modes=True)
+    assert refused.code == 2 and "older release" in refused.err
+    path.chmod(0o600)
+    tool.home.chmod(0o700)
+    done = tool("store", "list")
+    assert done.code == 0 and "no fingerprint yet" in done.out, done.err

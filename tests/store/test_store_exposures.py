@@ -9,7 +9,7 @@ import pytest
 import sqlite_utils
 from store_helpers import World
 
-from fingerprint.errors import DatabaseReadOnly, NotFound, StoreError, Tampered
+from fingerprint.errors import DatabaseOutdated, DatabaseReadOnly, NotFound, Tampered
 from store.database import Database
 from store.exposures import ExportRow
 from store.home import Home
@@ -95,7 +95,7 @@ def test_a_database_of_the_first_release_is_upgraded(tmp_path: Path) -> None:
     connection.execute("PRAGMA user_version = 1")
     assert len(schema_of(connection)) < len(expected_schema())
     connection.close()
-    with pytest.raises(StoreError, match="older release"):
+    with pytest.raises(DatabaseOutdated, match="older release"):
         Database.open(path, Home(tmp_path), readonly=True)
     with Database.open(path, Home(tmp_path)) as database:
         database.expose(ROOT, {1}, "https://a:443")
