@@ -49,13 +49,13 @@ def drop() -> None:
 def prestart(pool: EagerPool, paths: Iterable[str | os.PathLike[str]], allow_code: bool) -> None:
     """Start the workers that files will need, except for those that will be refused."""
     from fingerprint.errors import FingerprintError
-    from fingerprint.runtimes.formats import carries_code, needs_factory, sniff
+    from fingerprint.runtimes.formats import needs_factory, sniff
     from fingerprint.runtimes.registry import runtime_name
 
     for path in paths:
         with suppress(OSError, FingerprintError):  # the suspect's own result will say it
             format = sniff(path) if os.path.isfile(path) else None  # noqa: PTH113  (strings too long for a path raise)
-            if format is not None and (allow_code or not carries_code(format)):
+            if format is not None:
                 pool.prestart(runtime_name(format))
                 if not needs_factory(format):
                     pool.open_ahead(Path(path), allow_code=allow_code)

@@ -74,7 +74,7 @@ Factory: TypeAlias = Annotated[
     typer.Option("--factory", metavar="MODULE:CALLABLE", help="Builds the torch module whose state dict a file holds."),
 ]
 AllowCode: TypeAlias = Annotated[
-    bool, typer.Option("--allow-code", help="Open formats that can carry code (.pt2, TorchScript, pickle).")
+    bool, typer.Option("--allow-code", help="Open formats that can carry code even where no sandbox holds it.")
 ]
 Against: TypeAlias = Annotated[
     list[str] | None,

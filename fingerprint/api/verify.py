@@ -46,7 +46,7 @@ from fingerprint.remote.interface import Exposures, ForgottenExposures, Manner, 
 from fingerprint.spec import FoundSpec
 
 METHOD_VERSION = 1  # of the decision; part of what makes an earlier verdict reusable
-CLEAN_USED = 500  # clean images used to settle a suspect's input
+CLEAN_USED = 1000  # clean images used to settle a suspect's input
 CLEAN_FEWEST = 8  # clean images below which a budget leaves no room to settle an input
 EXPECTED = (ModelError, WorkerError, HostError, MissingExtra, SpecError, BudgetSpent)  # results, not failures
 Known = Callable[[str, str, str], dict[str, object] | None]  # (suspect sha256, fingerprint id, settings) -> row

@@ -11,6 +11,7 @@ import os
 import platform
 import resource
 import signal
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,16 +21,24 @@ from fingerprint.limits import MIB
 _SET_DEATH_SIGNAL, _NO_NEW_PRIVILEGES = 1, 38  # of prctl(2)
 _FILE_BYTES = 64 * MIB  # largest file a worker may write
 _OPEN_FILES = 512
+_SYSTEM_FILES = (
+    "/usr/lib", "/usr/lib64", "/usr/lib32", "/usr/libexec", "/usr/local/lib", "/usr/share/zoneinfo", "/lib", "/lib64",
+    "/opt/intel", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/ld.so.preload", "/etc/localtime",
+    "/dev/urandom", "/dev/random", "/dev/zero", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/sys/vm",
+    "/proc/sys/kernel", "/proc/filesystems", "/sys/devices/system", "/sys/fs/cgroup", "/sys/kernel/mm",
+)  # fmt: skip
 _CPU_GRACE_S = 5  # between SIGXCPU and SIGKILL
 
 
 @dataclass(frozen=True)
 class Confinement:
-    """Limits of one worker: bytes of address space beyond its start, and CPU seconds."""
+    """Limits of one worker: bytes of address space beyond its start, CPU seconds, the folder that it may write to, and
+    what it may read besides the runtime (a factory's folder, a sealed copy that is a file)."""
 
     memory_bytes: int
     cpu_s: int
     scratch: Path
+    readable: tuple[Path, ...] = ()
 
 
 def confine(limits: Confinement, parent: int | None = None) -> tuple[str, ...]:
@@ -53,11 +62,26 @@ def confine(limits: Confinement, parent: int | None = None) -> tuple[str, ...]:
     _be_killed_first()
     if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) != 0:
         return tuple(held)
-    if landlock.install(libc, limits.scratch):
+    if landlock.install(libc, limits.scratch, (*runtime_files(), *limits.readable)):
         held.append("landlock")
     if seccomp.install(libc):
         held.append("seccomp")
     return tuple(held)
+
+
+def holds_code(held: Collection[str]) -> bool:
+    """Whether these layers contain a file that carries code: it can't write, read secrets, use the network, start
+    processes, or take more than its share."""
+    return {"memory", "cpu", "files", "landlock", "seccomp"} <= set(held)
+
+
+def runtime_files() -> tuple[Path, ...]:
+    """What a runtime reads: Python, its packages, system libraries, and what the kernel says of the machine."""
+    import sys
+
+    packages = [Path(folder) for folder in {sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path} if folder]
+    own = Path("/proc") / str(os.getpid())
+    return (*packages, own, *(Path(name) for name in _SYSTEM_FILES))
 
 
 def _resource_limits(limits: Confinement) -> dict[str, bool]:

@@ -73,16 +73,13 @@ class WorkerPool:
             if not any(self._usable(server, runtime_name) for server in self._servers):
                 self._start(runtime_name, format)
 
-    def prestart_for(
-        self, path: str | os.PathLike[str], *, allow_code: bool = False, factory: str | None = None
-    ) -> None:
+    def prestart_for(self, path: str | os.PathLike[str], *, factory: str | None = None) -> None:
         """Start the worker that `open` of a file will need. Never raises for the file, and starts none in vain."""
         from fingerprint.runtimes.registry import runtime_name
 
         with contextlib.suppress(FingerprintError, OSError):
             found = sniff(path, self.limits) if Path(path).is_file() else None
-            wanted = found is not None and (allow_code or not carries_code(found))
-            if found is not None and wanted and (factory is not None or not needs_factory(found)):
+            if found is not None and (factory is not None or not needs_factory(found)):
                 self.prestart(runtime_name(found), found)
 
     def open(
@@ -92,19 +89,19 @@ class WorkerPool:
 
         Args:
             sealed: its sealed copy, which stays open as long as the session.
-            allow_code: open formats that can carry code.
+            allow_code: open formats that can carry code even where the sandbox can't hold them.
             factory: `module:callable` for files that hold weights only, importable from the current folder.
             ahead: nothing will be asked for a while; the worker may warm the model up.
 
         Raises:
             UnreadableModel: empty, damaged, or of no known format.
-            UnsupportedModel: a format without a runtime, one that can carry code, or not a classifier of images.
+            UnsupportedModel: no runtime for it, code that can't be contained, or not a classifier of images.
             MissingExtra: its runtime is not installed.
             WorkerCrashed, WorkerTimedOut: opening it killed its process, or took too long.
         """
         from fingerprint.runtimes.registry import runtime_name
 
-        format = _openable(sealed, allow_code=allow_code, factory=factory)
+        format = _openable(sealed, factory=factory)
         name = runtime_name(format)
         request: Header = {
             "op": "open",
@@ -112,6 +109,7 @@ class WorkerPool:
             "parts": [[part.name, str(part.location) if part.location else None] for part in sealed.parts],
             "threads": self.threads,
             "factory": factory,
+            "code": carries_code(format) and not allow_code,  # the sandbox must hold all of it
             "ahead": ahead,
             "folder": str(Path.cwd()),
             "memory_bytes": self.limits.worker_memory_bytes,
@@ -186,17 +184,12 @@ class WorkerPool:
         self.close()
 
 
-def _openable(sealed: SealedFile, *, allow_code: bool, factory: str | None) -> str:
+def _openable(sealed: SealedFile, *, factory: str | None) -> str:
     """The format's name, where there is a point in opening the file at all."""
     if sealed.size == 0:
         raise UnreadableModel("the file is empty")
     if sealed.format is None:
         raise UnreadableModel(f"it is no model of a known format: it {sealed.describe()}")
-    if carries_code(sealed.format) and not allow_code:
-        raise UnsupportedModel(
-            f"it is {title(sealed.format)}, a format that can carry code",
-            remedy="Pass --allow-code only if you trust where it comes from.",
-        )
     if needs_factory(sealed.format) and factory is None:
         raise UnsupportedModel(
             f"it is {title(sealed.format)}: weights only, without the network they belong to",

@@ -26,7 +26,7 @@ SEPARATED = 0.01  # largest probability that the true setting is dropped for ano
 ABOVE_CHANCE = 1e-3  # the best setting must be better than guessing at this level, all candidates together
 MAPPED_ACCURACY = 0.5  # of a learned map, on the classes that it knows: below, the model does some other task
 MOST_KEPT = 4  # equally good settings that are tried at most
-FIRST_LOOK = 64  # clean images that every candidate is asked; only those still in the race get the rest
+LOOKS = (64, 256)  # clean images after which candidates that are worse are dropped; who is left gets the rest
 
 NORMALIZATIONS: tuple[tuple[tuple[float, float], tuple[float, ...], tuple[float, ...]], ...] = (
     ((0.0, 1.0), (0.0,), (1.0,)),
@@ -124,6 +124,8 @@ def _normalizations(
         lowest = 0 if signature.dtype == "uint8" else -128
         zero = signature.zero_point or 0
         yield ((lowest - zero) * signature.scale, (lowest + 255 - zero) * signature.scale), (0.0,), (1.0,)
+    elif signature.dtype == "int8":  # without a scale: the pixel less 128; uint8 is among the usual ones
+        yield (-128.0, 127.0), (0.0,), (1.0,)
     yield like.range, like.mean, like.std
     yield from NORMALIZATIONS
 
@@ -146,7 +148,7 @@ def settle(predict: Predict, options: list[InputSpec], clean: CleanImages, class
 
 
 class _Race:
-    """Two looks: a first one at all candidates, a second one at those that may still be the best."""
+    """Several looks: a first one at all candidates, the next ones at those that may still be the best."""
 
     def __init__(self, predict: Predict, clean: CleanImages, truth: Labels, classes: int) -> None:
         self._predict, self._clean, self._truth, self._classes = predict, clean, truth, classes
@@ -156,7 +158,7 @@ class _Race:
 
     def run(self, options: list[InputSpec]) -> Settled:
         """Look, drop, look again."""
-        looks = sorted({min(FIRST_LOOK, len(self._clean)), len(self._clean)})
+        looks = sorted({min(look, len(self._clean)) for look in (*LOOKS, len(self._clean))})
         level = SEPARATED / len(looks) / max(1, 2 * len(options) - 1)
         good: list[Reading] = []
         for end in looks:

@@ -19,8 +19,8 @@ from fingerprint.engine import protocol
 from fingerprint.engine.adapt import Adapter
 from fingerprint.engine.batching import BatchTuner, answer
 from fingerprint.engine.protocol import Header, Json
-from fingerprint.engine.sandbox import Confinement, confine
-from fingerprint.errors import FingerprintError, MissingExtra
+from fingerprint.engine.sandbox import Confinement, confine, holds_code
+from fingerprint.errors import FingerprintError, MissingExtra, UnsupportedModel
 from fingerprint.limits import DEFAULT
 from fingerprint.model import InputSpec
 from fingerprint.runtimes.interface import LoadedModel, LoadOptions, Runtime
@@ -84,7 +84,11 @@ def _placed(parts: list[tuple[str, str | None]], files: list[int], scratch: Path
 
 
 def _confinement(request: Header, scratch: Path) -> Confinement:
-    return Confinement(cast(int, request["memory_bytes"]), cast(int, request["cpu_s"]), scratch)
+    parts = cast("list[list[str | None]]", request["parts"])
+    readable = [Path(location) for _, location in parts if location]
+    if request["factory"] is not None:
+        readable.append(Path(cast(str, request["folder"])))
+    return Confinement(cast(int, request["memory_bytes"]), cast(int, request["cpu_s"]), scratch, tuple(readable))
 
 
 class _Suspect:
@@ -118,6 +122,11 @@ class _Suspect:
             warm_up(loaded, self._tuner, lambda: bool(select.select([self._session], [], [], 0)[0]))
 
     def _load(self, held: tuple[str, ...]) -> None:
+        if self._request["code"] and not holds_code(held):
+            raise UnsupportedModel(
+                f"it can carry code, which this system can't contain (it offers only {', '.join(held)})",
+                remedy="Use a Linux with Landlock and seccomp; pass --allow-code only if you trust where it is from.",
+            )
         factory = cast("str | None", self._request["factory"])
         if factory is not None:
             sys.path.insert(0, cast(str, self._request["folder"]))

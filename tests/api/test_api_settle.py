@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fingerprint.data import CleanImages
 from fingerprint.engine.adapt import Adapter
 from fingerprint.engine.labels import LabelMap
-from fingerprint.engine.settle import FIRST_LOOK, MOST_KEPT, NORMALIZATIONS, Setting, Settled, candidates, settle
+from fingerprint.engine.settle import LOOKS, MOST_KEPT, NORMALIZATIONS, Setting, Settled, candidates, settle
 from fingerprint.errors import DegenerateModel, SpecError
 from fingerprint.model import Floats, Images, InputSpec, Signature
 
@@ -122,7 +122,7 @@ def test_equally_good_feedings_are_all_kept_but_not_too_many() -> None:
 def test_a_significantly_worse_feeding_is_dropped() -> None:
     clean = shades(200)
     options = candidates(Signature((None, 3, 6, 6), "float32", classes=CLASSES), OWNER)[:2]
-    first = FIRST_LOOK
+    first = LOOKS[0]
 
     def one_worse(wrong: int) -> Settled:
         def predict(images: Images, spec: InputSpec) -> Floats:

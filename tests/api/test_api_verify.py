@@ -233,13 +233,11 @@ def test_files_that_can_not_be_examined(world: World, record: Fingerprint, pool:
     (tmp_path / "empty.onnx").write_bytes(b"")
     (tmp_path / "text.onnx").write_text("hello " * 50)
     (tmp_path / "cut.onnx").write_bytes(world.owner_onnx.read_bytes()[:3000])
-    code = make.sidecar(make.save_pt2(make.network(3), tmp_path / "code.pt2"))
     expected = {
         world.nan_onnx: "degenerate",
         tmp_path / "empty.onnx": "unreadable",
         tmp_path / "text.onnx": "unreadable",
         tmp_path / "cut.onnx": "unreadable",
-        code: "unsupported",
         world.owner_safetensors: "unsupported",
         world.data_npz: "unsupported",
         tmp_path: "unreadable",
@@ -255,14 +253,16 @@ def test_files_that_can_not_be_examined(world: World, record: Fingerprint, pool:
         assert "\n" not in result.reason
         assert result.total_p is None
     by_name = {Path(r.suspect.path).name: r for r in found}
-    assert "--allow-code" in by_name["code.pt2"].reason
     assert "--factory" in by_name["owner.safetensors"].reason
     assert by_name["nan.onnx"].suspect.sha256 is not None
 
 
-def test_code_is_opened_only_with_consent(world: World, record: Fingerprint, pool: WorkerPool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("consent", [False, True])
+def test_formats_with_code_are_opened_where_they_are_contained(
+    world: World, record: Fingerprint, pool: WorkerPool, tmp_path: Path, consent: bool
+) -> None:
     path = make.sidecar(make.save_pt2(make.pruned(world.net, 0.4), tmp_path / "copy.pt2"))
-    (result,) = run(record, pool, path, allow_code=True)
+    (result,) = run(record, pool, path, allow_code=consent)
     assert result.lineage == "derived"
     assert result.suspect.runtime == "torch"
 

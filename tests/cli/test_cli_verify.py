@@ -66,12 +66,9 @@ def test_the_owners_file_is_recognised_by_its_digest(owner: Tool) -> None:
     assert done.code == 0
 
 
-def test_formats_that_carry_code_need_leave(owner: Tool) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems can't contain code")
+def test_formats_that_carry_code_need_no_leave_where_they_are_contained(owner: Tool) -> None:
     done = owner("verify", "owner.pt2", "-f", "json")
-    (row,) = rows(done.json)
-    assert (row["status"], row["verdict"], done.code) == ("unsupported", None, 3)
-    assert "--allow-code" in row["reason"]
-    done = owner("verify", "owner.pt2", "--allow-code", "-f", "json")
     assert (rows(done.json)[0]["verdict"]["lineage"], done.code) == ("derived", 1)
 
 
