@@ -91,4 +91,4 @@ def _batch_range(program: ExportedProgram, given: torch.Tensor) -> tuple[int, in
     if bounds is None:
         return 1, None
     lower, upper = bounds.lower, bounds.upper
-    return max(1, int(lower)), int(upper) if upper.is_finite and int(upper) < 2**31 else None
+    return max(1, int(lower)), int(upper) if upper.is_Integer and upper < 2**31 else None  # not int_oo

@@ -20,6 +20,13 @@ BATCH = np.ascontiguousarray(IMAGES.transpose(0, 3, 1, 2), np.float32) / 255
 FORMATS = ["pt2", "torchscript", "state-dict", "safetensors"]
 
 
+def test_a_program_without_an_upper_bound(tmp_path: Path) -> None:
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(engine_models.network(), (torch.zeros(2, 1, 8, 8),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, tmp_path / "m.pt2")
+    assert RUNTIME.load(tmp_path / "m.pt2", "pt2", LoadOptions()).batch_range == (1, None)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_answers_like_the_network_in_any_batch(files: dict[str, Path], format: str) -> None:
     loaded = RUNTIME.load(files[format], format, WITH_FACTORY)

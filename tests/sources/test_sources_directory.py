@@ -115,3 +115,29 @@ def test_real_models(shared_data: Path) -> None:
     assert "akamaster_resnet20.onnx" in names
     assert "akamaster_resnet20.pt2" in names
     assert not any(name.endswith(".json") for name in names)
+
+
+def test_a_model_in_several_files_is_one_artifact(tmp_path: Path) -> None:
+    xml, param = b"<?xml version='1.0'?>\n<net name='m' version='11'/>", b"7767517\n1 1\nInput x 0 1 x\n"
+    data = "app/m.mlpackage/Data/com.apple.CoreML"
+    place(
+        tmp_path,
+        {
+            "a.xml": xml,
+            "a.bin": b"weights",
+            "b.v2.param": param,
+            "b.v2.bin": b"weights",
+            "c.param": param,  # alone: reported, so that somebody looks for its weights
+            "d.bin": TFLITE,  # no weights of anything
+            "d.xml": xml,
+            "page.xml": b"<html><body/></html>",
+            "libother.so": b"\x7fELF\2\1\1" + bytes(50),
+            "libmodel.so": b"\x7fELF\2\1\1" + bytes(50) + b"__tvm_ffi__library_bin",
+            "app/m.mlpackage/Manifest.json": b"{}",
+            f"{data}/model.mlmodel": b"\x08\x07\x12\x03abc\xa2\x1f\x02ab",
+            f"{data}/weights/weight.bin": b"weights",
+            "empty.mlpackage/readme": b"no manifest",
+        },
+    )
+    assert found(tmp_path) == ["a.xml", "b.v2.param", "c.param", "d.bin", "d.xml", "libmodel.so", "app/m.mlpackage"]
+    assert found(tmp_path / "app" / "m.mlpackage") == ["."]
