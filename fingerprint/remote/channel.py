@@ -6,7 +6,6 @@ timeout starts anew with every byte that a host trickles.
 
 from __future__ import annotations
 
-import json
 import random
 import socket
 import ssl
@@ -14,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from http.client import HTTPException
 from typing import TYPE_CHECKING, NoReturn
 
@@ -26,10 +24,10 @@ from fingerprint.errors import (
     HostFailed,
     HostTimedOut,
     MissingExtra,
-    UnsupportedModel,
 )
 from fingerprint.limits import DEFAULT, Limits
 from fingerprint.remote.interface import RemoteOptions
+from fingerprint.remote.replies import SHOWN, Refused, Reply, refusal
 from fingerprint.remote.url import Endpoint
 
 if TYPE_CHECKING:
@@ -37,42 +35,7 @@ if TYPE_CHECKING:
 
 LONGEST_WAIT_S = 60.0  # that a host may ask for with Retry-After
 _BACKOFF_S, _BACKOFF_MOST_S = 0.5, 20.0  # before the first retry, doubled for each further one
-_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that may be over in a moment
-_SHOWN = 300  # characters of a host's error that are shown
 _CHUNK = 64 * 1024  # bytes
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A host's answer with status 200."""
-
-    headers: Mapping[str, str]  # names in lower case
-    body: bytes
-
-    def json(self) -> object:
-        """The body as JSON.
-
-        Raises:
-            HostFailed: it is none.
-        """
-        return parse_json(self.body, self.headers.get("content-type", ""))
-
-
-def parse_json(body: bytes, kind: str = "") -> object:
-    """JSON of a host. Raises HostFailed for anything else."""
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        shown = printable(kind)[:60] or printable(body[:40].decode("utf-8", "replace"))
-        raise HostFailed(f"it answers no JSON ({shown})", remedy="Check the URL in a browser or with curl.") from None
-
-
-class _Refused(Exception):
-    """A status other than 200."""
-
-    def __init__(self, status: int, reply: Reply, retry_after: str) -> None:
-        super().__init__(status)
-        self.status, self.reply, self.retry_after = status, reply, retry_after
 
 
 class Channel:
@@ -135,8 +98,8 @@ class Channel:
             pause = min(_BACKOFF_MOST_S, _BACKOFF_S * 2**attempt) * random.uniform(0.5, 1.0)  # noqa: S311 (no secret)
             try:
                 return self._once(method, path, body, headers)
-            except _Refused as refused:
-                failure, asked = self._refusal(refused)
+            except Refused as refused:
+                failure, asked = refusal(refused, self._endpoint.origin)
                 if asked is not None and asked > LONGEST_WAIT_S:
                     break
                 pause = pause if asked is None else asked
@@ -172,7 +135,7 @@ class Channel:
                 self.close()
         reply = Reply(found, bytes(data))
         if response.status != 200:
-            raise _Refused(response.status, reply, found.get("retry-after", ""))
+            raise Refused(response.status, reply, found.get("retry-after", ""))
         return reply
 
     @contextmanager
@@ -222,51 +185,13 @@ class Channel:
             raise HostTimedOut(
                 f"{where} did not answer within {self._options.timeout_s:g} s", remedy="Try --timeout or --batch 1."
             ) from None
-        detail = printable(str(error).split(">: ")[-1])[:_SHOWN]  # without urllib3's object in front
+        detail = printable(str(error).split(">: ")[-1])[:SHOWN]  # without urllib3's object in front
         quotes = isinstance(error, ValueError) and not isinstance(error, OSError)  # a header, which may be a secret
         trust = "Trust another authority with SSL_CERT_FILE." if isinstance(error, ssl.SSLCertVerificationError) else ""
         told = "" if quotes else f": {detail}"
         raise HostFailed(f"{where} failed: {type(error).__name__}{told}", remedy=trust) from None
 
-    def _refusal(self, refused: _Refused) -> tuple[HostError, float | None]:
-        """The error for a status that may be over soon, and the seconds to wait that it names; others are raised."""
-        status, said = refused.status, _message(refused.reply)
-        where = f"{self._endpoint.origin} answers {status}"
-        if status in _AGAIN:
-            asked = _retry_after(refused.retry_after)
-            wait = f" and asks to wait {asked:g} s" if asked is not None else ""
-            return HostFailed(f"{where}{wait}{said}", remedy="Try again later, or with --rate."), asked
-        if 300 <= status < 400:
-            to = printable(refused.reply.headers.get("location", ""))[:_SHOWN] or "elsewhere"
-            raise HostFailed(f"{where}: it redirects to {to}", remedy="Redirects are not followed: give that URL.")
-        if status in (401, 403):
-            raise HostFailed(f"{where}{said}", remedy="Give a token with --headers FILE or FINGERPRINT_TOKEN.")
-        if 400 <= status < 500:
-            raise UnsupportedModel(f"{where}{said}", remedy="Check the URL, and the input spec, and try --batch 1.")
-        raise HostFailed(f"{where}{said}")
-
     @staticmethod
     def _wait(seconds: float) -> None:
         if seconds > 0:
             time.sleep(seconds)
-
-
-def _message(reply: Reply) -> str:
-    """What a host says of an error, bounded and printable, with a colon before it."""
-    try:
-        value = json.loads(reply.body[:_CHUNK])
-    except (ValueError, RecursionError):
-        return ""
-    said = value.get("error", value.get("message", value.get("detail"))) if isinstance(value, dict) else value
-    text = printable(said)[:_SHOWN] if isinstance(said, str) else ""
-    return f": {text}" if text else ""
-
-
-def _retry_after(value: str) -> float | None:
-    """Seconds of a Retry-After header (a number or a date), None where there is none that can be read."""
-    from urllib3.exceptions import InvalidHeader
-    from urllib3.util import Retry
-
-    with suppress(InvalidHeader, ValueError, OverflowError):
-        return max(0.0, float(Retry().parse_retry_after(value))) if value else None
-    return None

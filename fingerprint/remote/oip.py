@@ -17,9 +17,9 @@ from fingerprint.engine.replies import printable
 from fingerprint.errors import HostError, HostFailed, UnsupportedModel
 from fingerprint.model import Signature
 from fingerprint.remote.answers import Answers, from_array, from_json, from_ranked, numbers
-from fingerprint.remote.channel import Reply, parse_json
 from fingerprint.remote.interface import ProtocolName
 from fingerprint.remote.protocols import HostProtocol
+from fingerprint.remote.replies import Reply, parse_json
 
 DTYPES = {
     "FP16": "float16", "FP32": "float32", "FP64": "float64", "UINT8": "uint8", "INT8": "int8",

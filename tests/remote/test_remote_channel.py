@@ -25,8 +25,9 @@ from hosts import Host, reply  # type: ignore[import-not-found]
 from fingerprint.errors import BudgetSpent, HostError, HostFailed, HostTimedOut, UnsupportedModel
 from fingerprint.limits import Limits
 from fingerprint.remote import channel as module
-from fingerprint.remote.channel import Channel, Reply
+from fingerprint.remote.channel import Channel
 from fingerprint.remote.interface import Meter, RemoteOptions
+from fingerprint.remote.replies import Reply
 from fingerprint.remote.url import parse
 
 Start = Callable[[Callable[[BaseHTTPRequestHandler, bytes], None]], Host]
