@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 import secrets
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,12 +131,17 @@ def read(path: Path, names: Sequence[str] = ()) -> Responses:
 def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
     """Arrays of an .npz or .npy by name ("" in an .npy). Nothing is unpickled."""
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > 4 * DEFAULT.response_bytes:
+                raise DataError(f"{path} unpacks to {unpacked} bytes, which is too much for answers")
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return {"": loaded}
         with loaded as file:
             return {name: file[name] for name in ("labels", "scores", "top", "export") if name in file}
-    except (DataError, MemoryError):
+    except DataError:
         raise
     except Exception as error:  # a damaged file fails anywhere in numpy, zipfile or zlib, with their own classes
         raise DataError(f"{path} can't be read: {error}", remedy=_REMEDY) from error

@@ -183,6 +183,18 @@ def test_pickles_are_refused(tmp_path: Path) -> None:
             byhand.read(tmp_path / name)
 
 
+def test_bombs_are_refused(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", labels=np.zeros(40_000_000, np.int64))
+    assert (tmp_path / "a.npz").stat().st_size < 2_000_000
+    with pytest.raises(DataError, match="too much"):
+        byhand.read(tmp_path / "a.npz")
+    head = {"descr": "<i8", "fortran_order": False, "shape": (10**13,)}
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, head)
+    with pytest.raises(DataError):
+        byhand.read(tmp_path / "a.npy")
+
+
 def test_json_answers(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"export": "abc", "answers": ["cat", "dog"]}))
