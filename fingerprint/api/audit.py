@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from fingerprint.api.results import Result, Suspect
+from fingerprint.api.subjects import ahead, subject_of
 from fingerprint.api.verify import Known, Verifier, VerifyOptions
 from fingerprint.decision.correction import Correction, benjamini_hochberg
 from fingerprint.engine.session import WorkerPool
@@ -50,11 +51,11 @@ def audit(
         raise UsageError(f"workers is {options.workers}; at least 1 is needed")
     progress = progress or Silent()
     with ExitStack() as stack:
-        examine = _Examiner(fingerprints, options, known, stack)
+        listed = list(artifacts)
+        examine = _Examiner(listed, fingerprints, options, known, stack)
         executor = ThreadPoolExecutor(options.workers, thread_name_prefix="audit")
         stack.callback(executor.shutdown, wait=True, cancel_futures=True)
-        listed = list(artifacts)
-        for done, results in enumerate(executor.map(examine, listed), start=1):
+        for done, results in enumerate(executor.map(examine, range(len(listed))), start=1):
             yield from results
             progress.step("models", done, len(listed))
 
@@ -63,18 +64,26 @@ class _Examiner:
     """Examines artifacts from several threads: a verifier per thread, one warm pool for all, the cores shared out."""
 
     def __init__(
-        self, fingerprints: Sequence[Fingerprint], options: AuditOptions, known: Known | None, stack: ExitStack
+        self,
+        artifacts: Sequence[Artifact],
+        fingerprints: Sequence[Fingerprint],
+        options: AuditOptions,
+        known: Known | None,
+        stack: ExitStack,
     ) -> None:
+        self._artifacts = artifacts
         self._fingerprints, self._options, self._known = fingerprints, options.verify, known
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         threads = options.verify.threads or max(1, cores // options.workers)
         self._pool = stack.enter_context(WorkerPool(threads=threads))
+        subjects = [subject_of(artifact.path, options.verify, self._pool) for artifact in artifacts]
+        self._take = stack.enter_context(ahead(subjects, options.workers))
         self._local = threading.local()
         self._seen: dict[tuple[str, str], list[Result]] = {}
 
-    def __call__(self, artifact: Artifact) -> list[Result]:
-        results = self._verifier().examine(artifact.path)
-        return [replace(r, suspect=replace(r.suspect, path=artifact.name)) for r in results]
+    def __call__(self, index: int) -> list[Result]:
+        results, name = self._verifier().examine(self._take(index)), self._artifacts[index].name
+        return [replace(r, suspect=replace(r.suspect, path=name)) for r in results]
 
     def _verifier(self) -> Verifier:
         verifier: Verifier | None = getattr(self._local, "verifier", None)

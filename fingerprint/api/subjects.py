@@ -6,8 +6,9 @@ imported only for them.
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 from fingerprint.api.results import Suspect
 from fingerprint.engine.sealed import SealedFile
 from fingerprint.engine.session import SuspectSession, WorkerPool
+from fingerprint.errors import UnreadableModel
 from fingerprint.model import Floats, Images, InputSpec, Signature
 from fingerprint.remote.interface import Answering, Manner, Meter
 from fingerprint.remote.places import is_file, is_url
@@ -58,6 +60,12 @@ class Subject(ABC):
     def spec_for(self, fingerprint: Fingerprint) -> FoundSpec | None:
         """How it wants the probes of a fingerprint; None: that must be settled on clean images."""
 
+    def prepare(self) -> None:  # noqa: B027  (only files gain by it)
+        """Begin what can be done before its turn comes, in a thread; entering or `discard` ends it."""
+
+    def discard(self) -> None:  # noqa: B027
+        """It will not be entered: drop what was prepared."""
+
     def answered(self, fingerprint: Fingerprint) -> Sequence[int] | None:
         """Probes that were answered before, in their order, where no others can be asked; else None."""
         del fingerprint
@@ -84,10 +92,23 @@ class FileSubject(Subject):
         self._path, self._options, self._pool = path, options, pool
         self._stack = ExitStack()
         self._found: FoundSpec | None = None
+        self._reading: Reading | None = None
+
+    def prepare(self) -> None:
+        """See `Subject.prepare`: it is read and hashed."""
+        if self._reading is None:
+            self._reading = Reading(self._path)
+
+    def discard(self) -> None:
+        """See `Subject.discard`."""
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.discard()
 
     def __enter__(self) -> Self:
+        reading, self._reading = self._reading, None
         with ExitStack() as stack:
-            self._sealed = stack.enter_context(SealedFile.of(self._path))
+            self._sealed = stack.enter_context(reading.result() if reading else SealedFile.of(self._path))
             self.suspect = Suspect(str(self._path), self._sealed.sha256, self._sealed.format)
             runtime = runtime_for(self._sealed.format).name if self._sealed.format else None
             self.suspect = replace(self.suspect, runtime=runtime)
@@ -119,6 +140,36 @@ class FileSubject(Subject):
             yield _Counted(session, meter)
 
 
+class Reading:
+    """A file that is copied and hashed in a thread, while another suspect computes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._sealed: SealedFile | None = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="reading", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._sealed = SealedFile.of(self._path)
+        except Exception as error:  # raised again where the file is wanted
+            self._error = error
+
+    def result(self) -> SealedFile:
+        """The sealed copy; raises what `SealedFile.of` did."""
+        self._thread.join()
+        if self._sealed is None:
+            raise self._error or UnreadableModel("it can't be read")
+        return self._sealed
+
+    def discard(self) -> None:
+        """Wait, and drop the copy."""
+        self._thread.join()
+        if self._sealed is not None:
+            self._sealed.close()
+
+
 class _Counted:
     """A worker's session; what it is sent is counted."""
 
@@ -142,6 +193,28 @@ def file_at(place: Place) -> Path | None:
     if isinstance(place, Path):
         return place
     return Path(place) if isinstance(place, str) and is_file(place) else None
+
+
+@contextmanager
+def ahead(subjects: Sequence[Subject], reach: int = 1) -> Iterator[Callable[[int], Subject]]:
+    """The subjects by their place; asking for one prepares the one `reach` places later. Drops what nobody asked for.
+
+    A copy of a file takes its size in memory: no more than `reach` of them wait.
+    """
+    waiting: dict[int, Subject] = {}
+
+    def take(index: int) -> Subject:
+        if index + reach < len(subjects):
+            waiting[index + reach] = subjects[index + reach]
+            subjects[index + reach].prepare()
+        waiting.pop(index, None)
+        return subjects[index]
+
+    try:
+        yield take
+    finally:
+        for subject in waiting.values():
+            subject.discard()
 
 
 def subject_of(place: Place, options: VerifyOptions, pool: WorkerPool) -> Subject:

@@ -21,7 +21,7 @@ from fingerprint.api.answers import Draw, ask, compare, compare_mapped, draw
 from fingerprint.api.asking import Asker
 from fingerprint.api.reduced import NO_ORDERS, missing_classes, reduced
 from fingerprint.api.results import FingerprintRef, Result, Status, Suspect
-from fingerprint.api.subjects import Place, Subject, file_at, subject_of
+from fingerprint.api.subjects import Place, Subject, ahead, file_at, subject_of
 from fingerprint.data import CleanImages, load_images
 from fingerprint.decision.lineage import Asked, LineageTest, Settings
 from fingerprint.decision.verdict import Verdict, undecided
@@ -124,9 +124,10 @@ def verify(
         workers = pool if pool is not None else stack.enter_context(WorkerPool(threads=options.threads))
         verifier = Verifier(fingerprints, options, workers, known, exposures=exposures)
         subjects = [subject_of(place, options, workers) for place in suspects]
-        for done, subject in enumerate(subjects, start=1):
-            yield from verifier.examine(subject)
-            progress.step("suspects", done, len(suspects))
+        take = stack.enter_context(ahead(subjects))
+        for index in range(len(subjects)):
+            yield from verifier.examine(take(index))
+            progress.step("suspects", index + 1, len(suspects))
 
 
 class Verifier:
