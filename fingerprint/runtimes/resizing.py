@@ -16,7 +16,7 @@ from fingerprint.errors import UnsupportedModel
 from fingerprint.model import Floats
 from fingerprint.runtimes.interface import LoadedModel
 
-_AGREE = 1e-3  # largest difference between a resized answer and the file's own, relative to the largest output
+AGREE = 1e-3  # largest difference between a resized answer and the file's own, relative to the largest output
 
 
 class ResizingModel(LoadedModel):
@@ -26,6 +26,7 @@ class ResizingModel(LoadedModel):
     """
 
     own_batch: int | None
+    output_step = 0.0  # between neighbouring values of a quantized output
     _bears = True  # other sizes, as far as is known
     _proven = False
 
@@ -48,12 +49,17 @@ class ResizingModel(LoadedModel):
     def _give_up_resizing(self) -> None:
         """Go back to the file's own size; `_run` is given no other from now on."""
 
+    def _agree(self, found: Floats, expected: Floats) -> bool:
+        """Equal up to rounding: `output_step` is that of a quantized output."""
+        slack = max(2.0 * self.output_step, AGREE * (1.0 + float(np.abs(expected).max(initial=0.0))))
+        return found.shape == expected.shape and bool((np.abs(found - expected) <= slack).all())
+
     def _resized(self, batch: NDArray[np.generic], own: int) -> Floats | None:
         """The answer to a batch of another size, or None where the file does not bear it."""
         try:
             witness = self._run(next(pieces(batch[-1:], own)))[:1]
             answer = self._run(batch)
-            if len(answer) == len(batch) and _close(answer[-1:], witness):
+            if len(answer) == len(batch) and self._agree(answer[-1:], witness):
                 self._proven = True
                 return answer
         except UnsupportedModel:
@@ -75,8 +81,3 @@ def one_line(error: BaseException) -> str:
     """What an error of a runtime says, in one printable line."""
     text = " ".join(str(error).split())[:300]
     return "".join(c if c.isprintable() else "?" for c in text) or type(error).__name__
-
-
-def _close(found: Floats, expected: Floats) -> bool:
-    slack = _AGREE * (1.0 + float(np.abs(expected).max(initial=0.0)))
-    return found.shape == expected.shape and bool((np.abs(found - expected) <= slack).all())

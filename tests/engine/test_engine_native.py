@@ -63,6 +63,13 @@ def test_what_is_answered_is_the_sealed_copy(pool: WorkerPool, natives: dict[str
                 part.write_bytes(content)
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_private_files_where_there_is_no_sealed_memory(pool: WorkerPool, natives: dict[str, Path], format: str) -> None:
+    with SealedFile.of(natives[format], in_memory=False) as sealed, pool.open(sealed) as session:
+        np.testing.assert_allclose(session.predict(IMAGES, NCHW), expected(), atol=1e-3)
+    assert not any(part.location.exists() for part in sealed.parts if part.location)
+
+
 def damages(content: bytes) -> Iterator[tuple[str, bytes]]:
     """Truncations, then flips."""
     for cut in (9, len(content) // 3, len(content) - 20):

@@ -41,7 +41,7 @@ def test_who_bears_a_batch() -> None:
     for name, bears in (("tiny_float", True), ("tiny_single", False), ("tiny_mixing", False)):
         loaded = load(name)
         loaded.predict(BATCH)
-        assert loaded._resizable is bears, name
+        assert loaded._bears is bears, name
 
 
 def test_quantized_ends() -> None:

@@ -1,6 +1,7 @@
 """Models in several files: the main file, its companions, one digest."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from engine_models import SHARED
 
 from fingerprint.engine.sealed import SealedFile
 from fingerprint.errors import UnreadableModel
+from fingerprint.limits import DEFAULT
 from fingerprint.runtimes.parts import companions, is_package, main_file, main_part, model_sha256
 from fingerprint.spec import find_spec
 
@@ -62,6 +64,17 @@ def test_digest_covers_all_parts_and_no_name(tmp_path: Path) -> None:
         with SealedFile.of(tmp_path / given) as sealed:
             assert (sealed.sha256, sealed.size, sealed.format) == (expected, len(XML) + 7, "openvino")
             assert [part.name for part in sealed.parts] == ["model.xml", "model.bin"]
+
+
+def test_the_size_limit_holds_for_the_sum(tmp_path: Path) -> None:
+    placed(tmp_path, a__xml=XML, a__bin=bytes(50))
+    for most, fits in ((len(XML) + 50, True), (len(XML) + 49, False)):
+        limits = replace(DEFAULT, model_bytes=most)
+        if fits:
+            SealedFile.of(tmp_path / "a.xml", limits).close()
+        else:
+            with pytest.raises(UnreadableModel, match="more than the limit"):
+                SealedFile.of(tmp_path / "a.xml", limits)
 
 
 def test_one_file_keeps_its_plain_digest(tmp_path: Path) -> None:
