@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -117,6 +118,8 @@ def answer(loaded: LoadedModel, adapter: Adapter, images: Images, tuner: BatchTu
         UnsupportedModel: the answers are maps or single numbers, not one vector per input.
     """
     search = (tuner or BatchTuner()).search(loaded, adapter.input_bytes)
+    if search.fixed and loaded.concurrent > 1 and len(images) > search.size:
+        return check_answers(_several_at_a_time(loaded, adapter, search, images), images)
     asked = _Asker(loaded, adapter, search)
     outputs: Floats | None = None
     done = 0
@@ -135,6 +138,24 @@ def answer(loaded: LoadedModel, adapter: Adapter, images: Images, tuner: BatchTu
         outputs[done : done + len(part)] = rows
         done += len(part)
     return check_answers(np.empty((0, 0), np.float32) if outputs is None else outputs, images)
+
+
+def _several_at_a_time(loaded: LoadedModel, adapter: Adapter, search: _Search, images: Images) -> Floats:
+    """A file of a fixed batch: its batches are too small to fill the cores, so several run at a time."""
+    batches = math.ceil(len(images) / search.size)
+    share = search.size * math.ceil(batches / loaded.concurrent)  # whole batches for each thread
+
+    def work(start: int) -> list[Floats]:
+        asked = _Asker(loaded, adapter, search)
+        ends = range(start, min(start + share, len(images)), search.size)
+        return [asked(images[i : min(i + search.size, start + share)]) for i in ends]
+
+    with ThreadPoolExecutor(loaded.concurrent, thread_name_prefix="batch") as executor:
+        parts = [rows for found in executor.map(work, range(0, len(images), share)) for rows in found]
+    widths = {rows.shape[1] for rows in parts}
+    if len(widths) != 1:
+        raise DegenerateModel(f"its answers change width from {min(widths)} to {max(widths)}")
+    return np.concatenate(parts)
 
 
 def check_answers(outputs: Floats, images: Images) -> Floats:

@@ -37,11 +37,12 @@ class LoadedModel(ABC):
     """An opened model. `signature` says what the file says; `predict` answers.
 
     `batch_range`: smallest and largest batch that `predict` takes where the signature leaves the batch open (None: no
-    upper bound).
+    upper bound). `concurrent`: calls of `predict` that may run at a time and gain by it, for files of a fixed batch.
     """
 
     signature: Signature
     batch_range: tuple[int, int | None] = (1, None)
+    concurrent: int = 1
 
     @abstractmethod
     def predict(self, batch: NDArray[np.generic]) -> Floats:

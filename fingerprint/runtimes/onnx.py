@@ -15,6 +15,7 @@ from fingerprint.model import Floats, Signature
 from fingerprint.runtimes.formats import Format
 from fingerprint.runtimes.interface import LoadedModel, LoadOptions, Runtime
 from fingerprint.runtimes.packages import require, version_of
+from fingerprint.runtimes.process import cores
 
 if TYPE_CHECKING:
     import torch
@@ -126,22 +127,32 @@ class OnnxRuntime(Runtime):
     def load(self, path: Path, format: str, options: LoadOptions) -> OnnxModel:
         """See `Runtime.load`."""
         self.preload()
-        import onnxruntime
-
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = options.threads
-        settings.log_severity_level = _SILENT
-        try:
-            session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
-            _refuse(error)
-        return OnnxModel(session, path)
+        model = OnnxModel(_session(path, options.threads), path)
+        threads = options.threads or cores()
+        if model.signature.batch is not None and threads > 1:  # small batches: one thread each, several at a time
+            model = OnnxModel(_session(path, 1), path)
+            model.concurrent = threads
+        return model
 
     def weights(self, path: Path, format: str) -> dict[str, NDArray[np.generic]]:
         """Floating-point initializers and constants by name."""
         from fingerprint.runtimes.onnx_weights import read
 
         return read(path)
+
+
+def _session(path: Path, threads: int) -> _Session:
+    """An open session on the CPU. `threads`: intra-op, 0 = all cores."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.log_severity_level = _SILENT
+    try:
+        session: _Session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
+        _refuse(error)
+    return session
 
 
 def _only_input(session: _Session) -> _Node:

@@ -1,6 +1,7 @@
 """Batching: same answers in any batch, fixed batches, the search for a size, and nonsense refused."""
 
 import math
+import threading
 import time
 from pathlib import Path
 
@@ -216,3 +217,45 @@ def test_local_errors(tmp_path: Path, files: dict[str, Path]) -> None:
         open_local(tmp_path / "noise.bin")
     with pytest.raises(SpecError):
         open_local(files["onnx"]).predict(IMAGES, NHWC)
+
+
+# -- files of a fixed batch, several at a time -----------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 7), st.integers(2, 5))
+def test_several_fixed_batches_at_a_time(count: int, batch: int, concurrent: int) -> None:
+    """Whatever the numbers, every input is answered once and in order, in batches of the file's size."""
+    model = Fake(batch)
+    model.concurrent = concurrent
+    found = ask(model, count)
+    flat = images(count).reshape(count, -1) / np.float32(255)
+    np.testing.assert_allclose(found, np.stack([flat.sum(axis=1), flat.max(axis=1)], axis=1), rtol=1e-5)
+    assert set(model.sizes) == {batch}
+    assert len(model.sizes) == math.ceil(count / batch)
+
+
+def test_they_run_at_the_same_time() -> None:
+    """Two calls meet: neither could return alone."""
+    meeting = threading.Barrier(2, timeout=20)
+    model = Fake(1, broken=lambda rows: (meeting.wait(), rows)[1])
+    model.concurrent = 2
+    assert len(ask(model, 4)) == 4
+
+
+def test_an_error_in_one_of_them_is_raised() -> None:
+    model = Fake(1, broken=lambda rows: rows[:, :0])
+    model.concurrent = 2
+    with pytest.raises(DegenerateModel, match="zero classes"):
+        ask(model, 6)
+    uneven = Fake(1, broken=lambda rows: rows if rows[0, 0] > 2 else np.repeat(rows, 2, axis=1))
+    uneven.concurrent = 2
+    with pytest.raises(DegenerateModel, match="change width"):
+        ask(uneven, 40)
+
+
+def test_onnx_files_of_a_fixed_batch_answer_so(tmp_path: Path) -> None:
+    fixed = open_local(write_onnx(tmp_path / "fixed.onnx", batch=1), options=LoadOptions(threads=2))
+    assert fixed.loaded.concurrent == 2
+    np.testing.assert_allclose(fixed.predict(IMAGES, NCHW), expected(), atol=1e-4)
+    assert open_local(write_onnx(tmp_path / "open.onnx"), options=LoadOptions(threads=2)).loaded.concurrent == 1
