@@ -29,6 +29,9 @@ from fingerprint.spec import load_spec
 PYTHON = os.environ.get("FINGERPRINT_OIP_SERVER_PYTHON")
 RUNTIME = Path(__file__).parents[1] / "fixtures" / "mlserver_onnx.py"
 START_S = 60
+pytestmark = pytest.mark.skipif(
+    not PYTHON, reason="FINGERPRINT_OIP_SERVER_PYTHON names no environment with mlserver and onnxruntime"
+)
 
 
 def free_ports(count: int) -> list[int]:
@@ -44,8 +47,7 @@ def free_ports(count: int) -> list[int]:
 @pytest.fixture(scope="module")
 def origin(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """MLServer with the models `pruned` and `stranger`."""
-    if not PYTHON:
-        pytest.skip("FINGERPRINT_OIP_SERVER_PYTHON names no environment with mlserver and onnxruntime")
+    assert PYTHON is not None
     folder = tmp_path_factory.mktemp("mlserver")
     http, grpc, metrics = free_ports(3)
     shutil.copy(RUNTIME, folder / "mlserver_onnx.py")
