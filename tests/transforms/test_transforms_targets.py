@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def target(name: str, suffix: str, *, slow: bool = False, fp16: bool = False) ->
 
 def answers(path: Path, format: str, x: np.ndarray) -> np.ndarray:
     loaded = runtime_for(format).load(path, format, LoadOptions(threads=1))
-    size = loaded.signature.batch or 1
+    size = loaded.signature.batch or loaded.batch_range[0]
     return np.concatenate([loaded.predict(np.repeat(image[None], size, axis=0))[:1] for image in x])
 
 
@@ -106,6 +107,35 @@ def test_openvino_int8(files: dict[str, Path], tmp_path: Path) -> None:
     x = models.inputs(4)
     expected = models.answers(models.tiny(), x)
     assert 0 < np.abs(answers(made.path, "openvino", x) - expected).max() < 0.5 * np.abs(expected).max()
+
+
+SHARED = Path(os.environ.get("FINGERPRINT_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+
+
+@pytest.mark.slow
+@pytest.mark.shared_data
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data")
+@pytest.mark.parametrize(
+    ("name", "suffix", "fp16"),
+    [
+        target("openvino", ".xml"),
+        target("ncnn", ".param"),
+        target("ncnn", ".param", fp16=True),
+        target("mnn", ".mnn"),
+        target("executorch", ".pte"),
+        target("tvm", ".so"),
+        target("aotinductor", ".pt2"),
+    ],
+)
+def test_a_real_model_keeps_its_labels(tmp_path: Path, name: str, suffix: str, fp16: bool) -> None:
+    source = SHARED / "cifar10" / "akamaster_resnet20.pt2"
+    found = find_spec(source, None)
+    assert found is not None
+    how = f"compile:{name}" + (":fp16" if fp16 else "")
+    made = derive(source, how, tmp_path / f"m{suffix}", DeriveContext(found.spec))
+    x = np.random.default_rng(0).standard_normal((100, 3, 32, 32)).astype(np.float32)
+    expected = answers(source, "pt2", x).argmax(axis=1)
+    assert (answers(made.path, name, x).argmax(axis=1) == expected).mean() >= (0.97 if fp16 else 0.99)
 
 
 def test_a_wrong_conversion_is_found(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
