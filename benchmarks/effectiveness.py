@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from benchmarks_common import HALVES, Entry, stage
 
 import fingerprint
 from fingerprint.api.create import CreateOptions, create
@@ -44,17 +45,6 @@ CIFAR_DERIVATIVES = {
     "TFLite dynamic int8": ("quantize:dynamic:int8", ".tflite"),
     "TFLite full int8": ("quantize:static:int8", ".tflite"),
 }
-# unrelated authors in two halves: one calibrates while the other is judged, then the other way round
-HALVES = (("atreides-K", "AdityaAS", "DenisDrobyshev"), ("benjames03", "ga-tardochisalles", "mlcommons"))
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A model file of the data folder, staged with its author in the sidecar."""
-
-    name: str
-    author: str
-    path: Path
 
 
 @dataclass
@@ -93,25 +83,6 @@ class Table:
     def wrong(self) -> int:
         """Rows with a wrong verdict."""
         return sum(r["right"] is False for r in self.rows)
-
-
-def stage(data: Path, folder: Path) -> dict[str, Entry]:
-    """Copy model files with sidecars that name their author (references are clustered by author)."""
-    entries = {}
-    for model in json.loads((data / "manifest.json").read_text()):
-        author = str(model["source"]).split("/")[0].split(" ")[0]
-        for file in model["files"]:
-            source = data / file
-            sidecar = sidecar_path(source)
-            if not sidecar.is_file() or source.suffix == ".param":
-                continue
-            target = folder / "models" / file
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
-            spec = {**json.loads(sidecar.read_text()), "author": author}
-            sidecar_path(target).write_text(json.dumps(spec))
-            entries[Path(file).name] = Entry(Path(file).name, author, target)
-    return entries
 
 
 def make_derivatives(

@@ -67,7 +67,7 @@ def derive_copies(owner: Path, data: Path) -> list[Path]:
 def has_litert_converter() -> bool:
     """Whether `doctor` finds a working TFLite converter."""
     report = json.loads(fingerprint("doctor", "-f", "json"))
-    return any(line["name"] == "litert-torch" and line["ok"] for line in report["lines"])
+    return any((line["what"], line["name"]) == ("converter", "litert") and line["ok"] for line in report["lines"])
 
 
 def show(rows: list[dict[str, Any]]) -> bool:

@@ -22,7 +22,8 @@ LAYERS = [
     {"api"},
     {"report", "sources", "remote"},
     {"probes", "decision", "engine", "transforms"},
-    {"spec", "runtimes", "record", "data"},
+    {"spec"},  # a sidecar lies beside the main file of a model in several parts
+    {"runtimes", "record", "data"},
     {"model"},
     {"errors", "limits", "progress"},
 ]

@@ -6,7 +6,6 @@ results: a file that can't be opened is a result, not an exception.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,40 +14,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-
-from fingerprint.api.answers import Draw, ask, compare, compare_mapped, draw
-from fingerprint.api.asking import Asker
-from fingerprint.api.reduced import NO_ORDERS, missing_classes, reduced
-from fingerprint.api.results import FingerprintRef, Result, Status, Suspect
-from fingerprint.api.subjects import Place, Subject, ahead, file_at, subject_of
-from fingerprint.data import CleanImages, load_images
+from fingerprint.api.examination import EXPECTED, Examination, undecided_by
+from fingerprint.api.reduced import reduced
+from fingerprint.api.results import Result
+from fingerprint.api.subjects import Place, ahead, file_at, subject_of
 from fingerprint.decision.lineage import Asked, LineageTest, Settings
-from fingerprint.decision.verdict import Verdict, undecided
 from fingerprint.engine.labels import LabelMap
 from fingerprint.engine.session import WorkerPool
-from fingerprint.engine.settle import Setting, Settled, candidates, settle
 from fingerprint.errors import (
-    BudgetSpent,
-    FingerprintError,
-    HostError,
-    MissingExtra,
-    ModelError,
-    SpecError,
     UnreadableModel,
     UsageError,
-    WorkerError,
 )
-from fingerprint.model import Floats, InputSpec
+from fingerprint.model import InputSpec
 from fingerprint.progress import Progress, Silent
-from fingerprint.record import Fingerprint, canonical
-from fingerprint.remote.interface import Exposures, ForgottenExposures, Manner, Meter, RemoteOptions
-from fingerprint.spec import FoundSpec
+from fingerprint.record import Fingerprint
+from fingerprint.remote.interface import Exposures, ForgottenExposures, RemoteOptions
 
-METHOD_VERSION = 1  # of the decision; part of what makes an earlier verdict reusable
-CLEAN_USED = 1000  # clean images used to settle a suspect's input
-CLEAN_FEWEST = 8  # clean images below which a budget leaves no room to settle an input
-EXPECTED = (ModelError, WorkerError, HostError, MissingExtra, SpecError, BudgetSpent)  # results, not failures
 Known = Callable[[str, str, str], dict[str, object] | None]  # (suspect sha256, fingerprint id, settings) -> row
 
 
@@ -156,13 +137,13 @@ class Verifier:
         subject = subject_of(place, self.options, self.pool)
         try:
             with subject:
-                return self._once(_Examination(self, subject))
+                return self._once(Examination(self, subject))
         except EXPECTED as error:  # SpecError: a broken sidecar beside it
-            return [self._undecided(subject.suspect, f, error) for f in self.fingerprints]
+            return [undecided_by(subject.suspect, f, error) for f in self.fingerprints]
         except UsageError as error:  # gone since it was listed, or no regular file
-            return [self._undecided(subject.suspect, f, UnreadableModel(error.message)) for f in self.fingerprints]
+            return [undecided_by(subject.suspect, f, UnreadableModel(error.message)) for f in self.fingerprints]
 
-    def _once(self, examination: _Examination) -> list[Result]:
+    def _once(self, examination: Examination) -> list[Result]:
         """Results of an examination, or those of an earlier one of the same content under the same spec."""
         suspect = examination.subject.suspect
         if suspect.sha256 is None:
@@ -209,12 +190,6 @@ class Verifier:
             for index in indices:
                 self.test(index, alpha)
 
-    @staticmethod
-    def _undecided(suspect: Suspect, fingerprint: Fingerprint, error: FingerprintError, sent: int = 0) -> Result:
-        status: Status = getattr(error, "status", "unsupported")
-        said = [*error.diagnosis().splitlines(), *([f"{sent} inputs had been sent"] if sent else [])]
-        return Result(suspect, reference(fingerprint), status, ". ".join(line.rstrip(".") for line in said) + ".")
-
     @cached_property
     def data_identity(self) -> str | None:
         """What distinguishes one --data from another without reading it."""
@@ -222,254 +197,3 @@ class Verifier:
             return None
         stat = self.options.data.stat()
         return f"{self.options.data.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
-
-
-def reference(fingerprint: Fingerprint) -> FingerprintRef:
-    """How a result names a record."""
-    return FingerprintRef(fingerprint.id, fingerprint.manifest.name)
-
-
-class _Examination:
-    """One identified suspect against all fingerprints."""
-
-    def __init__(self, verifier: Verifier, subject: Subject) -> None:
-        self.verifier = verifier
-        self.options = verifier.options
-        self.subject = subject
-        self.suspect = subject.suspect
-        self.specs = [subject.spec_for(f) for f in verifier.fingerprints]
-
-    def results(self) -> list[Result]:
-        found: dict[int, Result] = {}
-        for i in range(len(self.verifier.fingerprints)):
-            early = self._without_queries(i)
-            if early is not None:
-                found[i] = early
-        open_ones = [i for i in range(len(self.verifier.fingerprints)) if i not in found]
-        if open_ones:
-            found.update(self._with_queries(open_ones))
-        return [found[i] for i in sorted(found)]
-
-    def _without_queries(self, index: int) -> Result | None:
-        """Recognised by its digest, or decided in an earlier run."""
-        fingerprint = self.verifier.fingerprints[index]
-        settings = self._settings(index)
-        if self.suspect.sha256 == fingerprint.manifest.owner.sha256:
-            verdict = self.verifier.test(index, self.options.alpha).recognised()
-            return Result(self.suspect, reference(fingerprint), "decided", verdict=verdict, settings_sha256=settings)
-        if self.verifier.known is None or fingerprint.id is None or self.suspect.sha256 is None:
-            return None
-        row = self.verifier.known(self.suspect.sha256, fingerprint.id, settings)
-        if row is None:
-            return None
-        stored, adaptation = row.get("verdict"), row.get("adaptation")
-        return Result(
-            self.suspect,
-            reference(fingerprint),
-            "decided",
-            cached=True,
-            stored_verdict=stored if isinstance(stored, dict) else None,
-            adaptation=adaptation if isinstance(adaptation, dict) else None,
-            settings_sha256=settings,
-        )
-
-    def _settings(self, index: int) -> str:
-        """Digest of all that the verdict depends on besides the suspect and the record."""
-        options, found = self.options, self.specs[index]
-        alone = options.budget is None or len(self.specs) == 1  # else the fingerprints share the budget
-        return hashlib.sha256(
-            canonical(
-                {
-                    "method": METHOD_VERSION,
-                    "runtime": self.subject.identity(),
-                    "alpha": options.alpha,
-                    "calibration": options.calibration,
-                    "budget": options.budget,
-                    "sharing": None if alone else len(self.specs),
-                    "repeat": options.repeat,
-                    "label_only": options.label_only,
-                    "factory": options.factory,
-                    "spec": found.spec.to_dict() if found else None,  # type: ignore[dict-item]
-                    "data": self.verifier.data_identity if not found else None,
-                    "declared": self.verifier.fingerprints[index].manifest.declared_bound,
-                }
-            )
-        ).hexdigest()
-
-    def _with_queries(self, indices: list[int]) -> dict[int, Result]:
-        """Groups of the same spec in one pass each; the fingerprints that are still to be asked share the budget."""
-        meter, decided = Meter(self.options.budget), dict[int, Result]()
-        try:
-            with self.subject.open(meter) as session:
-                asker = Asker(session, meter, self.options.repeat, check=self.subject.checked)
-                for found, members in self._groups(indices):
-                    if found is not None:
-                        decided.update(self._by_spec(asker, members, found, len(indices) - len(decided)))
-                        continue
-                    for index in members:
-                        decided[index] = self._by_settling(asker, index, len(indices) - len(decided))
-        except EXPECTED as error:
-            fingerprints, suspect = self.verifier.fingerprints, self.suspect
-            lost = [i for i in indices if i not in decided]
-            decided.update({i: self.verifier._undecided(suspect, fingerprints[i], error, meter.sent) for i in lost})
-        return decided
-
-    def _groups(self, indices: list[int]) -> list[tuple[FoundSpec | None, list[int]]]:
-        groups: dict[FoundSpec | None, list[int]] = {}
-        for i in indices:
-            groups.setdefault(self.specs[i], []).append(i)
-        return list(groups.items())
-
-    def _draw(self, index: int, count: int | None) -> Draw:
-        """Probes to ask. Those that leave this machine are marked first, and others than were sent elsewhere preferred.
-
-        Raises:
-            StoreError: that they leave can't be recorded.
-        """
-        fingerprint, place = self.verifier.fingerprints[index], self.subject.place
-        answered = self.subject.answered(fingerprint)
-        if answered is not None:
-            return Draw(np.asarray(answered, np.int64))
-        if place is None:
-            return draw(fingerprint, count)
-        root, exposures = fingerprint.manifest.probes.merkle_root, self.verifier.exposures
-        elsewhere = (probes for name, probes in exposures.known(root).items() if name != place)
-        drawn = draw(fingerprint, count, frozenset[int]().union(*elsewhere))
-        exposures.add(root, frozenset(drawn.index.tolist()), place)
-        return drawn
-
-    def _by_spec(self, asker: Asker, indices: list[int], found: FoundSpec, waiting: int) -> dict[int, Result]:
-        """One pass for all fingerprints of an image shape. `waiting`: fingerprints that share what is left to send."""
-        share = None if asker.left is None else asker.fit(asker.left // waiting)
-        if share is not None and share < 1:
-            text = f"The budget of {self.options.budget} inputs does not reach for all {len(self.specs)} fingerprints."
-            return {i: self._unsure(i, text, 0) for i in indices}
-        chosen = [self.verifier.fingerprints[i] for i in indices]
-        draws = [self._draw(i, share) for i in indices]
-        before = asker.meter.sent
-        with self.verifier.fitting(indices, self.options.alpha):
-            outputs = ask(asker.predict, found.spec, chosen, draws)
-        planned = asker.repeat * sum(len(d.index) for d in draws)
-        extra = asker.meter.sent - before - planned  # retries, padding: counted with each fingerprint
-        adaptation: dict[str, object] = {"origin": found.origin, "spec": found.spec.to_dict()}
-        results = {}
-        for i, drawn, output in zip(indices, draws, outputs, strict=True):
-            verdict = self._verdict(i, self.options.alpha, drawn, output, Setting(found.spec), asker)
-            verdict = replace(verdict, queries=asker.repeat * len(drawn.index) + extra)
-            results[i] = self._result(i, verdict, adaptation, asker)
-        return results
-
-    def _by_settling(self, asker: Asker, index: int, waiting: int) -> Result:
-        """No spec: settle the input on clean images, then try every setting that explains them equally well."""
-        fingerprint = self.verifier.fingerprints[index]
-        before, share = asker.meter.sent, None if asker.left is None else asker.left // waiting
-        clean = self._clean(fingerprint)
-        if clean is None:
-            return self._unsure(
-                index, "There is neither an input spec nor a clean image to settle how it wants its input.", 0
-            )
-        classes = fingerprint.manifest.outputs
-        options = candidates(asker.signature, fingerprint.manifest.input_spec.to_input_spec())
-        if share is not None:
-            clean = clean.take(asker.fit(share // 2 // len(options)))  # half of it for settling
-            if len(clean) < CLEAN_FEWEST:
-                return self._unsure(index, self._spent(), 0)
-        settled = settle(asker.predict, options, clean, classes)
-        if not settled.settings:
-            text = f"No input setting makes it answer clean images better than chance (best {settled.accuracy:.0%})."
-            return self._unsure(index, text, asker.meter.sent - before)
-        left = None if share is None else share - (asker.meter.sent - before) // asker.repeat
-        return self._best_of(asker, index, settled, before, left)
-
-    def _spent(self) -> str:
-        return f"The budget of {self.options.budget} inputs is too small to settle its input and ask probes too."
-
-    def _best_of(self, asker: Asker, index: int, settled: Settled, before: int, left: int | None) -> Result:
-        """`before`: inputs sent when this fingerprint's turn came. `left`: different inputs that it may still ask."""
-        fingerprint = self.verifier.fingerprints[index]
-        settings = settled.settings
-        count = None if left is None else asker.fit(left // len(settings))
-        if count is not None and count < 1:
-            return self._unsure(index, self._spent(), asker.meter.sent - before)
-        alpha = self.options.alpha / len(settings)
-        verdicts: list[tuple[Verdict, Setting]] = []
-        drawn = self._draw(index, count)  # one for all settings: the fewer probes a host sees, the better
-        for setting in settings:
-            (outputs,) = ask(asker.predict, setting.spec, [fingerprint], [drawn])
-            verdicts.append((self._verdict(index, alpha, drawn, outputs, setting, asker), setting))
-        best, setting = min(verdicts, key=lambda pair: 1.0 if pair[0].total_p is None else pair[0].total_p)
-        if best.lineage == "unrelated" and (settled.crowded or any(v.lineage != "unrelated" for v, _ in verdicts)):
-            best = replace(
-                best, lineage="inconclusive", reason="Equally good input settings disagree, or are too many."
-            )
-        total = None if best.total_p is None else min(1.0, best.total_p * len(settings))
-        sent = asker.meter.sent - before
-        best = replace(best, error=best.error * len(settings), total_p=total, queries=sent)
-        adaptation: dict[str, object] = {
-            "origin": "settled on clean images",
-            "spec": setting.spec.to_dict(),
-            "labels": setting.labels.kind if setting.labels else ("offset" if setting.spec.class_offset else "same"),
-            "equally_good": len(settings),
-            "settling_error": settled.error,
-            "clean_accuracy": settled.accuracy,
-            "clean_images": settled.images,
-        }
-        return self._result(index, best, adaptation, asker)
-
-    def _clean(self, fingerprint: Fingerprint) -> CleanImages | None:
-        """Labelled clean images: `--data`, else those kept in the record with true labels or the owner's answers."""
-        payload, manifest = fingerprint.payload, fingerprint.manifest
-        if self.options.data is not None:
-            images = load_images(self.options.data, manifest.probes.shape, manifest.outputs, CLEAN_USED)
-            if images.labels is not None:
-                return images
-        if not len(payload.clean_images):
-            return None
-        known = payload.clean_labels.min() >= 0
-        labels = payload.clean_labels if known else payload.clean_responses.argmax(axis=1).astype(np.int64)
-        return CleanImages(payload.clean_images, labels)
-
-    def _verdict(
-        self, index: int, alpha: float, drawn: Draw, outputs: Floats, setting: Setting, asker: Asker
-    ) -> Verdict:
-        fingerprint, manner = self.verifier.fingerprints[index], asker.manner
-        labels = setting.labels or missing_classes(fingerprint, outputs, setting.spec, manner)
-        label_only = self.options.label_only or bool(manner.label_only)
-        if labels is None:
-            classes, known = outputs.shape[1] - setting.spec.class_offset, fingerprint.manifest.outputs
-            same = classes <= known if manner.open_classes else classes == known
-            measured = compare(
-                fingerprint.manifest.families,
-                fingerprint.payload,
-                drawn,
-                outputs,
-                setting.spec.class_offset,
-                label_only=label_only,
-            )
-            return self.verifier.test(index, alpha).decide(measured, len(drawn.index), same_labels=same)
-        test = self.verifier.test_among(index, alpha, labels)
-        if test is None:
-            return undecided(alpha, len(drawn.index), NO_ORDERS)
-        measured = compare_mapped(test.manifest.families, fingerprint, drawn, outputs, labels, label_only=label_only)
-        same = labels.complete and outputs.shape[1] == fingerprint.manifest.outputs
-        return test.decide(measured, len(drawn.index), same_labels=same)
-
-    def _result(
-        self, index: int, verdict: Verdict, adaptation: dict[str, object], asker: Asker | None = None
-    ) -> Result:
-        manner = asker.manner if asker else Manner()
-        if manner.label_only:
-            adaptation = {**adaptation, "label_only": manner.label_only}
-        return Result(
-            self.suspect,
-            reference(self.verifier.fingerprints[index]),
-            "decided",
-            reason=" ".join(dict.fromkeys(manner.notes)),
-            verdict=verdict,
-            adaptation=adaptation,
-            settings_sha256=self._settings(index),
-        )
-
-    def _unsure(self, index: int, reason: str, queries: int) -> Result:
-        text = reason + " Give --spec FILE, a sidecar, or --data with labelled images."
-        return self._result(index, undecided(self.options.alpha, queries, text), {"origin": "unsettled"})

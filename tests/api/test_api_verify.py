@@ -16,7 +16,7 @@ from api_world import Notes, World
 from made_records import references as made_references
 
 import fingerprint
-from fingerprint.api import verify as module
+from fingerprint.api import examination as module
 from fingerprint.api.results import Result
 from fingerprint.api.verify import Verifier, VerifyOptions, verify
 from fingerprint.engine.session import WorkerPool
