@@ -33,6 +33,7 @@ class Converter:
         makes: what it is for, as `fingerprint doctor` shows it.
         script: a file beside this one that runs alone there and imports nothing of this package.
         size: of an environment that has it.
+        clashes: its pins are not those of this tool, so that it should not be installed here.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Converter:
     makes: str
     script: str = "_compile_worker.py"
     size: str = "about 1.5 GB"
+    clashes: bool = False
 
     @property
     def variable(self) -> str:
@@ -133,8 +135,9 @@ class Converter:
     def _how(self) -> str:
         folder = self._environment()
         packages = " ".join(f"'{package}'" for package in self.packages)
+        here = "" if self.clashes else f"Install it here with: pip install {packages}\nor m"
         return (
-            f"Make an environment for it ({self.size}), which is then found by itself:\n"
+            f"{here or 'M'}ake an environment for it ({self.size}), which is then found by itself:\n"
             f"  python3 -m venv {folder}\n  {folder}/bin/pip install {packages}\n"
             f"or name the interpreter of one that has it in {self.variable}."
         )
@@ -156,6 +159,7 @@ LITERT = Converter(
     "compile:litert, quantize of .tflite files",
     "_litert_worker.py",
     "about 2 GB",
+    clashes=True,
 )
 OPENVINO = Converter("openvino", "OpenVINO converter", ("openvino",), ("openvino>=2025.0",), "compile:openvino")
 NNCF = Converter(

@@ -187,6 +187,7 @@ def test_every_converter_says_how_to_get_it(
         converter.python()
     folder = tmp_path / "converters" / converter.name
     assert f"python3 -m venv {folder}" in caught.value.remedy and converter.packages[0] in caught.value.remedy
+    assert ("Install it here" in caught.value.remedy) is (converter.name != "litert")
     monkeypatch.setenv(converter.variable, shutil.which("sh") or "/bin/sh")
     assert converter.python().name == "sh"
     assert Path(converters.__file__).with_name(converter.script).is_file()
