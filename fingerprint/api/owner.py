@@ -16,16 +16,17 @@ from fingerprint.decision.distributions import binomial_tail
 from fingerprint.decision.statistics import align
 from fingerprint.engine.local import LocalModel, open_local
 from fingerprint.engine.settle import ABOVE_CHANCE, candidates, settle
-from fingerprint.errors import DegenerateModel, NoGradients, SpecError, UnreadableModel, UsageError
+from fingerprint.errors import DegenerateModel, NoGradients, SpecError, UnreadableModel, UnsupportedModel, UsageError
 from fingerprint.limits import DEFAULT
 from fingerprint.model import Floats, Images, InputSpec, labels_of
 from fingerprint.progress import Progress
 from fingerprint.runtimes.digest import weights_sha256
-from fingerprint.runtimes.formats import sniff
+from fingerprint.runtimes.formats import Format, sniff, title
 from fingerprint.runtimes.interface import LoadOptions
 from fingerprint.runtimes.parts import main_file, model_sha256
 from fingerprint.runtimes.registry import runtime_for
 from fingerprint.transforms.derive import parse_how
+from fingerprint.transforms.files import EDITABLE
 from fingerprint.transforms.interface import DeriveContext, WeightTransform
 
 if TYPE_CHECKING:
@@ -54,6 +55,12 @@ class Owner:
             )
         self.format = str(format)
         self.runtime = runtime_for(format)
+        if format not in (*EDITABLE, Format.PICKLE):
+            raise UnsupportedModel(
+                f"{path} is {title(format)}; no fingerprint can be made of it: its weights can't be edited to measure how "
+                "robust the probes are",
+                remedy="Create from the .pt2, .onnx or .tflite of the same model, and verify this file against that.",
+            )
         self.options = LoadOptions(factory=factory)
         self.model: LocalModel = open_local(path, self.format, self.options)
         self.weights_sha256 = weights_sha256(self.runtime.weights(path, self.format))
