@@ -57,8 +57,8 @@ class Owner:
         self.runtime = runtime_for(format)
         if format not in (*EDITABLE, Format.PICKLE):
             raise UnsupportedModel(
-                f"{path} is {title(format)}; no fingerprint can be made of it: its weights can't be edited to measure how "
-                "robust the probes are",
+                f"{path} is {title(format)}; no fingerprint can be made of it: its weights can't be edited to measure "
+                "how robust the probes are",
                 remedy="Create from the .pt2, .onnx or .tflite of the same model, and verify this file against that.",
             )
         self.options = LoadOptions(factory=factory)
