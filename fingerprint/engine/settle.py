@@ -232,6 +232,7 @@ class Reading:
         self, base: InputSpec, spec: InputSpec, labels: LabelMap, expected: Labels, answers: Labels, truth: Labels
     ) -> None:
         self.base, self.labels = base, labels
+        self.expected, self.answers = expected, answers
         self.right: NDArray[np.bool_] = expected == answers
         self.accuracy = float(self.right.mean())
         reached = np.asarray(labels.to_suspect)[truth]
@@ -257,8 +258,12 @@ class Reading:
             spread = sum(r.accuracy * (1 - r.accuracy) / (1 - r.guess + 1e-9) ** 2 for r in (self, other))
             skill, best = (max(0.0, r.accuracy - r.guess) / (1 - r.guess + 1e-9) for r in (self, other))
             return bool(best - skill <= 3.0 * float(np.sqrt(spread / len(self.right))))
-        only_other = int((other.right & ~self.right).sum())
-        differing = only_other + int((self.right & ~other.right).sum())
+        # A class that only one of the two maps knows yet is read in both by that one: else the accident of who learned
+        # it first would decide.
+        ours = np.where(self.expected >= 0, self.expected, other.expected) == self.answers
+        theirs = np.where(other.expected >= 0, other.expected, self.expected) == other.answers
+        only_other = int((theirs & ~ours).sum())
+        differing = only_other + int((ours & ~theirs).sum())
         return binomial_tail(only_other, differing, 0.5) > level
 
     def above_chance(self, level: float) -> bool:

@@ -1,0 +1,126 @@
+"""Many small suspects: in one process over one process each, and the memory of a hundred over that of one.
+
+    python benchmarks/many.py --data DIR [--out .bench] [--suspects 100]
+
+The suspects are copies of resnet20, pruned to different shares, so that no two have the same content. Memory is the
+largest sum of the proportional set sizes of the process and all that it started, sampled every 10 ms (Linux).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import fingerprint
+from fingerprint.errors import FingerprintError
+from fingerprint.spec import load_spec, sidecar_path
+from fingerprint.transforms.derive import derive
+from fingerprint.transforms.interface import DeriveContext
+
+COMMAND = str(Path(sys.executable).with_name("fingerprint"))
+# bytecode is cached, as in any installation: some development machines turn that off for all processes
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+SAMPLE_S = 0.01
+
+
+def proportional_bytes(pid: int) -> int:
+    """Memory of a process and its descendants, shared pages divided among those who share them."""
+    total, waiting = 0, [pid]
+    while waiting:
+        one = waiting.pop()
+        try:
+            for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+            for task in Path(f"/proc/{one}/task").iterdir():
+                waiting += [int(child) for child in (task / "children").read_text().split()]
+        except (OSError, ValueError):  # it ended meanwhile
+            continue
+    return total
+
+
+def run(arguments: list[str], environment: dict[str, str]) -> tuple[float, int]:
+    """Wall time and peak memory of one command."""
+    started, peak = time.perf_counter(), 0
+    process = subprocess.Popen(
+        [COMMAND, *arguments], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    over = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not over.wait(SAMPLE_S):
+            peak = max(peak, proportional_bytes(process.pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    _, said = process.communicate()
+    spent = time.perf_counter() - started
+    over.set()
+    watcher.join()
+    if process.returncode not in (0, 1, 3):
+        raise SystemExit(f"{' '.join(arguments[:2])} exited {process.returncode}: {said.decode()}")
+    return spent, peak
+
+
+def suspects(data: Path, folder: Path, count: int) -> list[Path]:
+    """Pruned copies of resnet20 as ONNX files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = folder / "owner.pt2"
+    shutil.copyfile(data / "cifar10/akamaster_resnet20.pt2", source)
+    shutil.copyfile(sidecar_path(data / "cifar10/akamaster_resnet20.pt2"), sidecar_path(source))
+    context = DeriveContext(load_spec(sidecar_path(source)))
+    plain, made = folder / "owner.onnx", []
+    if not plain.exists():
+        derive(source, "compile:onnx", plain, context)
+    for k in range(count):
+        out = folder / f"suspect-{k:03}.onnx"
+        if not out.exists():
+            derive(plain, f"prune:magnitude:{0.2 + 0.4 * k / count:.4f}", out, context)
+        made.append(out)
+    return made
+
+
+def main() -> None:
+    """Parse, run, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path(".bench"))
+    parser.add_argument("--suspects", type=int, default=100)
+    arguments = parser.parse_args()
+    folder = arguments.out / "many"
+    try:
+        files = [str(path) for path in suspects(arguments.data, folder, arguments.suspects)]
+    except FingerprintError as error:
+        raise SystemExit(error.diagnosis()) from error
+    environment = {**ENVIRONMENT, "FINGERPRINT_HOME": str(folder / "home")}
+    shutil.rmtree(folder / "home", ignore_errors=True)
+    run(["keygen", "--no-passphrase"], environment)
+    create = ["create", str(folder / "owner.pt2"), "--name", "owner", "--declare-bound", "0.3", "--seed", "1"]
+    run(create, environment)
+    common = ["--no-cache", "--calibration", "declared", "-f", "jsonl"]
+    run(["verify", files[0], *common], environment)  # caches are warm for all that follows
+    together, peak_all = run(["verify", *files, *common], environment)
+    singles = [run(["verify", path, *common], environment) for path in files]
+    each, peak_one = sum(spent for spent, _ in singles), max(peak for _, peak in singles)
+    results = {
+        "suspects": len(files),
+        "processes_over_one": each / together,
+        "peak_memory_over_single": peak_all / peak_one,
+        "peak_mib_single": peak_one / 2**20,
+    }
+    print(f"dnn-fingerprint {fingerprint.__version__}\n\n| what | measured | target |\n|---|---|---|")
+    print(f"| {len(files)} processes over one process | {results['processes_over_one']:.1f} | >= 10 |")
+    print(f"| peak memory of all over that of one | {results['peak_memory_over_single']:.2f} | <= 1.2 |")
+    (arguments.out / "many.json").write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
