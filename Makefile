@@ -33,6 +33,9 @@ types: $(STAMP)
 bench: $(STAMP)  ## figures of docs/results.md; DATA=folder of real models (see benchmarks/README.md)
 	$(BIN)/python benchmarks/effectiveness.py --data $(DATA)
 	$(BIN)/python benchmarks/speed.py --data $(DATA)
+	$(BIN)/python benchmarks/formats.py --data $(DATA)
+	$(BIN)/python benchmarks/adaptation.py --data $(DATA)
+	$(BIN)/python benchmarks/many.py --data $(DATA)
 
 clean:
 	rm -rf $(VENV) .demo .bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
