@@ -23,6 +23,7 @@ from fingerprint.api.results import Result
 from fingerprint.api.verify import VerifyOptions, verify
 from fingerprint.data import load_images
 from fingerprint.engine.allocator import keep_freed_memory
+from fingerprint.engine.environment import spin_briefly
 from fingerprint.errors import FingerprintError
 from fingerprint.record import Fingerprint
 from fingerprint.spec import load_spec, sidecar_path
@@ -219,6 +220,7 @@ def _number(value: object) -> str:
 def main() -> None:
     """Parse, run, write."""
     keep_freed_memory()
+    spin_briefly()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(".bench"))

@@ -31,6 +31,7 @@ from fingerprint.api.verify import VerifyOptions, verify
 from fingerprint.data import load_images
 from fingerprint.engine.adapt import Adapter
 from fingerprint.engine.allocator import keep_freed_memory
+from fingerprint.engine.environment import spin_briefly
 from fingerprint.engine.local import open_local
 from fingerprint.engine.sealed import SealedFile
 from fingerprint.engine.session import WorkerPool
@@ -141,6 +142,7 @@ def seconds(work: object) -> float:
 def measure(path: Path, images_file: Path, runs: int) -> None:
     """In a process of its own: engine, bare runtime in its best batch, and peak memory; printed as JSON."""
     keep_freed_memory()
+    spin_briefly()
     images = np.load(images_file)
     model, spec = open_local(path), load_spec(sidecar_path(path))
     prepared = Adapter(spec, model.signature)(images)

@@ -34,6 +34,7 @@ import fingerprint
 from fingerprint.data import load_images
 from fingerprint.engine.adapt import Adapter
 from fingerprint.engine.allocator import keep_freed_memory
+from fingerprint.engine.environment import spin_briefly
 from fingerprint.engine.local import open_local
 from fingerprint.errors import FingerprintError
 from fingerprint.model import InputSpec
@@ -238,6 +239,7 @@ def prepare(data: Path, out: Path) -> dict[str, tuple[Path, InputSpec, np.ndarra
 def main() -> None:
     """Parse, run, write."""
     keep_freed_memory()
+    spin_briefly()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(".bench"))

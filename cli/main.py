@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from cli import early
+from fingerprint.engine.environment import spin_briefly
 
 
 def main() -> NoReturn:
@@ -21,6 +22,7 @@ def main() -> NoReturn:
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")  # file names may hold anything
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's own threads would only take the workers' cores
+    spin_briefly()
     code = _run(sys.argv[1:])
     if sys.gettrace() is not None:
         sys.exit(code)

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from fingerprint.engine.environment import spin_briefly
+
+spin_briefly()  # before any test imports PyTorch
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")
 

@@ -19,6 +19,7 @@ from fingerprint.engine.settle import ABOVE_CHANCE, candidates, settle
 from fingerprint.errors import DegenerateModel, NoGradients, SpecError, UnreadableModel, UnsupportedModel, UsageError
 from fingerprint.limits import DEFAULT
 from fingerprint.model import Floats, Images, InputSpec, labels_of
+from fingerprint.probes.selection import SELECTION_COPIES
 from fingerprint.progress import Progress
 from fingerprint.runtimes.digest import weights_sha256
 from fingerprint.runtimes.formats import Format, sniff, title
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     import torch
 
 Predict = Callable[[Images], Floats]
+
+
+KEPT_VALUES = 32_000_000  # weights of an owner whose compressed copies are kept between rounds (128 MiB each)
 
 
 class Owner:
@@ -65,6 +69,7 @@ class Owner:
         self.model: LocalModel = open_local(path, self.format, self.options)
         self.weights_sha256 = weights_sha256(self.runtime.weights(path, self.format))
         self.passes = 0
+        self._copies: dict[str, Predict] = {}
         self.spec: InputSpec
         self.classes: int
         self.module: torch.nn.Module | None = None
@@ -104,7 +109,7 @@ class Owner:
         (transform,) = parse_how(how)
         assert isinstance(transform, WeightTransform)  # noqa: S101  (the lists in selection.py hold no others)
         if self.module is not None:
-            yield self._counted(self._module_copy(self.module, transform))
+            yield self._counted(self._kept_copy(self.module, transform))
             return
         with tempfile.TemporaryDirectory(prefix="fingerprint-") as folder:
             out = Path(folder) / self.path.name
@@ -122,6 +127,17 @@ class Owner:
                 return np.zeros((len(images), self.classes), np.float32)
 
         return counted
+
+    def _kept_copy(self, module: torch.nn.Module, transform: WeightTransform) -> Predict:
+        """A copy of the module; those that selection asks in every round are kept, unless they are large."""
+        how = transform.spell()
+        if how in self._copies:
+            return self._copies[how]
+        made = self._module_copy(module, transform)
+        values = sum(t.numel() for t in (*module.parameters(), *module.buffers()))
+        if how in SELECTION_COPIES and values <= KEPT_VALUES:
+            self._copies[how] = made
+        return made
 
     def _module_copy(self, module: torch.nn.Module, transform: WeightTransform) -> Predict:
         import torch

@@ -11,7 +11,7 @@ SCRATCH_PREFIX = "fingerprint-worker-"  # of the folder that a worker lives in
 _KEPT = (
     "PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "VIRTUAL_ENV",
     "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ",
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND", "KMP_AFFINITY",
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND", "KMP_AFFINITY", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT",
 )  # fmt: skip
 # Freed memory stays with the process: a fresh page costs more than most layers, and large tensors would get fresh
 # ones for every batch (6x on MobileNetV2 with 100 images in eager PyTorch). glibc only; others ignore it.
@@ -20,10 +20,16 @@ _ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
     "MALLOC_TOP_PAD_": str(64 << 20),
 }
-# OpenMP threads that wait must sleep, not spin: beside other busy processes, spinning makes eager PyTorch 5 to 10 times
-# slower.
-_OPENMP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+# OpenMP threads that wait must soon sleep: beside other busy processes, GNU's default spinning makes eager PyTorch 5 to
+# 20 times slower. So short a spin costs nothing where the machine is quiet; none at all costs a quarter.
+SPIN = ("GOMP_SPINCOUNT", "10000")
 _HOME = Path(__file__).parents[2]  # the folder that holds this package
+
+
+def spin_briefly() -> None:
+    """Bound the spinning of this process's OpenMP threads. Only before PyTorch is imported, which reads it once."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault(*SPIN)
 
 
 def worker_environment(
@@ -39,9 +45,10 @@ def worker_environment(
     """
     found = {name: caller[name] for name in _KEPT if name in caller}
     found |= {"HOME": str(scratch), "TMPDIR": str(scratch), "XDG_CACHE_HOME": str(scratch)}
-    found |= {"CUDA_VISIBLE_DEVICES": "", **_ALLOCATOR, **_OPENMP}
+    found |= {"CUDA_VISIBLE_DEVICES": "", **_ALLOCATOR}
     found["ORT_DISABLE_TELEMETRY"] = "1"
     found["OPENBLAS_NUM_THREADS"] = "1"  # numpy would start threads on import, and a forked child has none of them
+    found.setdefault(*SPIN)
     if threads:
         found |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     if site.ENABLE_USER_SITE and site.USER_BASE:

@@ -131,7 +131,7 @@ class WeightNoise:
 
     def draw(self) -> None:
         """Perturb all weights afresh."""
-        self._write([torch.rand(w.shape, generator=self._generator).mul_(2).sub_(1) for w in self._clean])
+        self._write([torch.empty_like(w).uniform_(-1.0, 1.0, generator=self._generator) for w in self._clean])
 
     @torch.no_grad()
     def _write(self, noise: list[torch.Tensor | None]) -> None:
