@@ -30,6 +30,7 @@ _MOST_GROWTH = 1 * GIB  # memory that larger batches may take beyond the first o
 _GAIN = 1.02  # a larger batch is better if it is faster per input by this factor
 _LOSS = 0.95  # the search goes on while a doubled batch is not slower per input than this share of the best,
 _AGAIN = 0.8  # and times it again, once, above this share: the first batch of a size pays for its memory
+_WORTH_S = 0.15  # seconds of work below which no other batch is set up for a file that was converted for one
 _DISTINCT = 8  # different inputs after which equal answers are called constant
 
 
@@ -120,6 +121,10 @@ def answer(loaded: LoadedModel, adapter: Adapter, images: Images, tuner: BatchTu
     search = (tuner or BatchTuner()).search(loaded, adapter.input_bytes)
     if search.fixed and loaded.concurrent > 1 and len(images) > search.size:
         return check_answers(_several_at_a_time(loaded, adapter, search, images), images)
+    if loaded.own_batch is not None and not search.settled:
+        whole = _at_own_size(loaded, adapter, images, loaded.own_batch)
+        if whole is not None:
+            return check_answers(whole, images)
     asked = _Asker(loaded, adapter, search)
     outputs: Floats | None = None
     done = 0
@@ -138,6 +143,37 @@ def answer(loaded: LoadedModel, adapter: Adapter, images: Images, tuner: BatchTu
         outputs[done : done + len(part)] = rows
         done += len(part)
     return check_answers(np.empty((0, 0), np.float32) if outputs is None else outputs, images)
+
+
+def _at_own_size(loaded: LoadedModel, adapter: Adapter, images: Images, own: int) -> Floats | None:
+    """All answers in the batch that the file was converted for, if setting up another would not pay; else None."""
+    if len(images) <= 2 * own:
+        return None
+    cold = _in_pieces(loaded, adapter, images[:own], own)
+    started = time.perf_counter()
+    warm = _in_pieces(loaded, adapter, images[own : 2 * own], own)
+    left = (time.perf_counter() - started) * (len(images) / own - 2)
+    if left > _WORTH_S:
+        return None
+    parts = [cold, warm, _in_pieces(loaded, adapter, images[2 * own :], own)]
+    if len({part.shape[1] for part in parts}) != 1:
+        raise DegenerateModel("its answers change width")
+    return np.concatenate(parts)
+
+
+def _in_pieces(loaded: LoadedModel, adapter: Adapter, images: Images, own: int) -> Floats:
+    """Answers in batches of `own`; inputs are adapted in larger blocks, for each call has its price."""
+    found = []
+    block = own * max(1, _FIRST[1] // own)
+    for start in range(0, len(images), block):
+        adapted = adapter(images[start : start + block])
+        missing = -len(adapted) % own
+        if missing:
+            adapted = np.concatenate([adapted, np.repeat(adapted[-1:], missing, axis=0)])
+        found += [_vectors(loaded.predict(adapted[i : i + own]), own) for i in range(0, len(adapted), own)]
+    if len({rows.shape[1] for rows in found}) != 1:
+        raise DegenerateModel("its answers change width")
+    return np.concatenate(found)[: len(images)]
 
 
 def _several_at_a_time(loaded: LoadedModel, adapter: Adapter, search: _Search, images: Images) -> Floats:

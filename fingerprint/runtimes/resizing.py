@@ -25,7 +25,6 @@ class ResizingModel(LoadedModel):
     `own_batch` is the size that the file names; None: it leaves it open, and no proof is needed.
     """
 
-    own_batch: int | None
     output_step = 0.0  # between neighbouring values of a quantized output
     _bears = True  # other sizes, as far as is known
     _proven = False

@@ -259,3 +259,25 @@ def test_onnx_files_of_a_fixed_batch_answer_so(tmp_path: Path) -> None:
     assert fixed.loaded.concurrent == 2
     np.testing.assert_allclose(fixed.predict(IMAGES, NCHW), expected(), atol=1e-4)
     assert open_local(write_onnx(tmp_path / "open.onnx"), options=LoadOptions(threads=2)).loaded.concurrent == 1
+
+
+# -- files that were converted for one batch and bear others ---------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 80), st.integers(1, 9))
+def test_little_work_is_done_in_the_file_s_own_batch(count: int, own: int) -> None:
+    model = Fake()
+    model.own_batch = own
+    found = ask(model, count)
+    flat = images(count).reshape(count, -1) / np.float32(255)
+    np.testing.assert_allclose(found, np.stack([flat.sum(axis=1), flat.max(axis=1)], axis=1), rtol=1e-5)
+    if count > 2 * own:
+        assert set(model.sizes) == {own}
+
+
+def test_much_work_is_worth_another_batch() -> None:
+    model = Fake(cost=lambda size: 5e-3)
+    model.own_batch = 1
+    assert len(ask(model, 100)) == 100
+    assert max(model.sizes) > 1
