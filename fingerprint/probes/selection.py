@@ -16,7 +16,7 @@ from fingerprint.model import Labels
 
 SELECTION_COPIES = (
     "prune:magnitude:0.4",
-    "prune:magnitude:0.6",
+    "prune:magnitude:0.72",
     "quantize:int5",
     "quantize:int4:tensor",
 )
