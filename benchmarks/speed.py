@@ -35,9 +35,9 @@ from fingerprint.data import load_images
 from fingerprint.engine.adapt import Adapter
 from fingerprint.engine.allocator import keep_freed_memory
 from fingerprint.engine.environment import spin_briefly
-from fingerprint.engine.local import open_local
+from fingerprint.engine.local import LocalModel, open_local
 from fingerprint.errors import FingerprintError
-from fingerprint.model import InputSpec
+from fingerprint.model import Floats, Images, InputSpec
 from fingerprint.spec import load_spec, sidecar_path
 from fingerprint.transforms.derive import derive
 from fingerprint.transforms.interface import DeriveContext
@@ -119,20 +119,26 @@ def creation(path: Path, budget: int, runs: int) -> float:
     from fingerprint.probes import gradient
 
     calls: list[tuple[int, bool]] = []
-    original = gradient.DifferentiableOwner.logits
+    original, original_predict = gradient.DifferentiableOwner.logits, LocalModel.predict
 
     def logged(self: gradient.DifferentiableOwner, images: torch.Tensor) -> torch.Tensor:
         calls.append((len(images), images.requires_grad))
         return original(self, images)
 
+    def logged_predict(self: LocalModel, images: Images, spec: InputSpec) -> Floats:
+        calls.append((len(images), False))  # confirmation in the owner's own runtime
+        return original_predict(self, images, spec)
+
     def make() -> None:
         create(path, CreateOptions("speed", budget=budget, seed=1))
 
     gradient.DifferentiableOwner.logits = logged  # type: ignore[method-assign]
+    LocalModel.predict = logged_predict  # type: ignore[method-assign]
     try:
         make()
     finally:
         gradient.DifferentiableOwner.logits = original  # type: ignore[method-assign]
+        LocalModel.predict = original_predict  # type: ignore[method-assign]
     module = open_local(path).loaded.differentiable()
     spec = load_spec(sidecar_path(path))
 
