@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -114,7 +113,8 @@ def convert(source: Path, images: Images, folder: Path) -> dict[str, Path | str]
     folder.mkdir(parents=True, exist_ok=True)
     spec = load_spec(sidecar_path(source))
     for row, (how, suffix) in FORMATS.items():
-        out = folder / (source.name.split(".")[0] + suffix)
+        out = folder / str(len(made)) / (source.name.split(".")[0] + suffix)  # parts of two rows may share a name
+        out.parent.mkdir(exist_ok=True)
         try:
             if not out.exists():
                 derive(source, how, out, DeriveContext(spec, images))
@@ -159,8 +159,14 @@ def measure(path: Path, images_file: Path, runs: int) -> None:
     best = min(sizes, key=lambda b: min(seconds(partial(bare, b)) for _ in range(2)))
     pairs = [(seconds(lambda: model.predict(images, spec)), seconds(partial(bare, best))) for _ in range(runs)]
     ours, theirs = (statistics.median(p[i] for p in pairs) for i in (0, 1))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"engine_s": ours, "ratio": ours / theirs, "batch": best, "peak_mib": round(peak)}))
+    found = {"engine_s": ours, "ratio": ours / theirs, "batch": best, "peak_mib": round(peak_mib())}
+    print(json.dumps(found))
+
+
+def peak_mib() -> float:
+    """Peak resident memory of this process since it was started (Linux; ru_maxrss would count its parent's too)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def measured(path: Path, images_file: Path, runs: int) -> dict[str, float]:
