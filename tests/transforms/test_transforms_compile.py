@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import zipfile
 from pathlib import Path
 
@@ -209,7 +210,7 @@ def test_several_inputs_are_refused(tmp_path: Path) -> None:
         derive(tmp_path / "sum.pt2", "compile:torchscript", tmp_path / "m.ts.pt", CONTEXT)
 
 
-DATA = Path("/work/shared/data")
+DATA = Path(os.environ.get("FINGERPRINT_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
 
 @pytest.mark.shared_data
