@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:
+    from cli.output import Target
 
 
 class Calibration(StrEnum):
@@ -36,6 +43,45 @@ Output: TypeAlias = Annotated[
 ]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
 Debug: TypeAlias = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@dataclass(frozen=True)
+class Common:
+    """What the flags say that every verb has."""
+
+    db: Path | None
+    format: str
+    output: list[str] | None
+    quiet: bool
+    debug: bool
+
+    def targets(self) -> list[Target]:
+        """Where output goes, checked before any long work. Raises UsageError, as `output.targets` does."""
+        from cli.output import targets
+
+        return targets(self.format, self.output)
+
+
+_COMMON = {"db": (Db, None), "format": (Format, "table"), "output": (Output, None), "quiet": (Quiet, False)}
+_COMMON |= {"debug": (Debug, False)}
+
+
+def with_common(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb as typer sees it: its parameter `common` stands for the flags --db, -f, -o, -q and --debug."""
+    hints = get_type_hints(verb, include_extras=True)
+    own = [p.replace(annotation=hints[p.name]) for p in signature(verb).parameters.values() if p.name != "common"]
+    added = [Parameter(n, Parameter.KEYWORD_ONLY, default=value, annotation=a) for n, (a, value) in _COMMON.items()]
+
+    @wraps(verb)
+    def run(**values: object) -> None:
+        verb(**{p.name: values[p.name] for p in own}, common=Common(**{name: values[name] for name in _COMMON}))  # type: ignore[arg-type]
+
+    run.__signature__ = Signature([*own, *added])  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in [*own, *added]}
+    return run
+
+
+# -- flags that several verbs share -----------------------------------------------------------------------------------
 
 SigningKey: TypeAlias = Annotated[
     Path | None,

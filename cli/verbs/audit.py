@@ -26,6 +26,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command(no_args_is_help=True)
+@flags.with_common
 def audit(
     sources: Annotated[
         list[str], typer.Argument(metavar="SOURCE", help="Files or folders (recursive).", show_default=False)
@@ -45,11 +46,8 @@ def audit(
     no_cache: flags.NoCache = False,
     threads: flags.Threads = 0,
     verbose: flags.Verbose = False,
-    db: flags.Db = None,
-    format: flags.Format = "table",
-    output: flags.Output = None,
-    quiet: flags.Quiet = False,
-    debug: flags.Debug = False,
+    *,
+    common: flags.Common,
 ) -> None:
     """Verify every model in a registry.
 
@@ -63,12 +61,11 @@ def audit(
       fingerprint audit uploads/ --fail-on inconclusive -f jsonl
     """
     from cli.comparing import Request
-    from cli.output import targets
     from cli.terminal import Terminal
     from fingerprint.api.audit import AuditOptions
     from fingerprint.api.verify import VerifyOptions
 
-    request = Request(against or (), key or (), db, targets(format, output), verbose, not no_cache, fail_on)
+    request = Request(against or (), key or (), common.db, common.targets(), verbose, not no_cache, fail_on)
     options = VerifyOptions(
         alpha=alpha,
         calibration=calibration.value,
@@ -78,7 +75,7 @@ def audit(
         factory=factory,
         threads=threads,
     )
-    with Terminal(quiet=quiet) as terminal:
+    with Terminal(quiet=common.quiet) as terminal:
         code = _audit(sources, AuditOptions(options, workers), request, terminal)
     raise typer.Exit(code)
 

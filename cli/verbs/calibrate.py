@@ -13,6 +13,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command(no_args_is_help=True)
+@flags.with_common
 def calibrate(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A fingerprint's name or id.", show_default=False)],
     reference: Annotated[
@@ -25,11 +26,8 @@ def calibrate(
     passphrase_file: flags.PassphraseFile = None,
     factory: flags.Factory = None,
     allow_code: flags.AllowCode = False,
-    db: flags.Db = None,
-    format: flags.Format = "table",
-    output: flags.Output = None,
-    quiet: flags.Quiet = False,
-    debug: flags.Debug = False,
+    *,
+    common: flags.Common,
 ) -> None:
     """Add references to a fingerprint: a new signed version.
 
@@ -41,16 +39,16 @@ def calibrate(
       fingerprint calibrate my-model --reference a.onnx --reference b.onnx -f json
     """
     from cli.access import load_signing_key, open_writable
-    from cli.output import emit, targets
+    from cli.output import emit
     from cli.storing import describe, require_latest, seal_and_add, table
     from cli.terminal import Terminal
     from store.home import Home
     from store.keys import trusted_keys
 
-    wanted = targets(format, output)
+    wanted = common.targets()
     home = Home.default()
     signer = load_signing_key(home, key, passphrase_file)
-    with open_writable(home, db) as database, Terminal(quiet=quiet) as terminal:
+    with open_writable(home, common.db) as database, Terminal(quiet=common.quiet) as terminal:
         row = require_latest(database, name)
         record = database.load(row, {**trusted_keys(home), signer.key_id: signer.public})
         from fingerprint.api.references import calibrate as measure

@@ -21,6 +21,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command(no_args_is_help=True)
+@flags.with_common
 def create(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The released model's file.", show_default=False)],
     name: Annotated[
@@ -67,11 +68,8 @@ def create(
     allow_code: flags.AllowCode = False,
     threads: flags.OwnerThreads = 0,
     replace: Annotated[bool, typer.Option("--replace", help="Make this the next version of a name in use.")] = False,
-    db: flags.Db = None,
-    format: flags.Format = "table",
-    output: flags.Output = None,
-    quiet: flags.Quiet = False,
-    debug: flags.Debug = False,
+    *,
+    common: flags.Common,
 ) -> None:
     """Make a signed fingerprint of a released model.
 
@@ -85,18 +83,18 @@ def create(
       fingerprint create model.onnx --name my-model --replace
     """
     from cli.access import load_signing_key, open_writable
-    from cli.output import emit, targets
+    from cli.output import emit
     from cli.storing import check_name, describe, limit_threads, seal_and_add, table
     from cli.terminal import Terminal
     from fingerprint.errors import UsageError
     from store.home import Home
 
-    wanted = targets(format, output)
+    wanted = common.targets()
     home = Home.default()
     if not model.is_file():
         raise UsageError(f"no such model file: {model}")
     signer = load_signing_key(home, key, passphrase_file)
-    with open_writable(home, db) as database, Terminal(quiet=quiet) as terminal:
+    with open_writable(home, common.db) as database, Terminal(quiet=common.quiet) as terminal:
         previous = check_name(database, name, replace=replace)
         from fingerprint.api.create import CreateOptions
         from fingerprint.spec import load_spec

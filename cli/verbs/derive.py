@@ -18,6 +18,7 @@ IMAGES = 512  # clean images that a transformation may calibrate with
 
 
 @app.command(no_args_is_help=True)
+@flags.with_common
 def derive(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file.", show_default=False)],
     how: Annotated[
@@ -37,11 +38,8 @@ def derive(
     data: flags.Data = None,
     factory: flags.Factory = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
-    db: flags.Db = None,
-    format: flags.Format = "table",
-    output: flags.Output = None,
-    quiet: flags.Quiet = False,
-    debug: flags.Debug = False,
+    *,
+    common: flags.Common,
 ) -> None:
     """Make a derivative of a model: pruned, quantized, compiled.
 
@@ -51,11 +49,11 @@ def derive(
       fingerprint derive model.pt2 --how compile:litert --out model.tflite
       fingerprint derive model.onnx --how quantize:static:int8 --data images/ --out int8.onnx
     """
-    from cli.output import emit, targets
+    from cli.output import emit
     from fingerprint.errors import UsageError
     from fingerprint.report.text import printable
 
-    wanted = targets(format, output)
+    wanted = common.targets()
     if not model.is_file():
         raise UsageError(f"no such model file: {model}")
     from fingerprint.transforms.derive import derive as make

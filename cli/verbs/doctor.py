@@ -32,12 +32,10 @@ class Line:
 
 
 @app.command()
+@flags.with_common
 def doctor(
-    db: flags.Db = None,
-    format: flags.Format = "table",
-    output: flags.Output = None,
-    quiet: flags.Quiet = False,
-    debug: flags.Debug = False,
+    *,
+    common: flags.Common,
 ) -> None:
     """Show what works on this machine, and why the rest does not.
 
@@ -49,12 +47,20 @@ def doctor(
       fingerprint doctor -f json
     """
     from cli.exits import ERROR
-    from cli.output import emit, targets
+    from cli.output import emit
     from store.home import Home
 
-    wanted = targets(format, output)
+    wanted = common.targets()
     home = Home.default()
-    lines = [*_tool(), *_runtimes(), *_converters(), *_endpoints(), *_home(home), *_database(home, db), *_keys(home)]
+    lines = [
+        *_tool(),
+        *_runtimes(),
+        *_converters(),
+        *_endpoints(),
+        *_home(home),
+        *_database(home, common.db),
+        *_keys(home),
+    ]
     document = {"ok": all(line.ok is not False for line in lines), "lines": [asdict(line) for line in lines]}
     emit(wanted, document, lambda page: _table(lines))
     raise typer.Exit(0 if document["ok"] else ERROR)

@@ -13,6 +13,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()
+@flags.with_common
 def keygen(
     out: Annotated[
         Path | None,
@@ -22,11 +23,8 @@ def keygen(
         bool, typer.Option("--no-passphrase", help="Leave the private key unencrypted (mode 0600).")
     ] = False,
     passphrase_file: flags.PassphraseFile = None,
-    db: flags.Db = None,
-    format: flags.Format = "table",
-    output: flags.Output = None,
-    quiet: flags.Quiet = False,
-    debug: flags.Debug = False,
+    *,
+    common: flags.Common,
 ) -> None:
     """Make a signing key pair, and trust its public half.
 
@@ -38,11 +36,11 @@ def keygen(
       fingerprint keygen --out ci-keys --passphrase-file passphrase.txt
       fingerprint keygen --no-passphrase
     """
-    from cli.output import emit, targets
+    from cli.output import emit
     from store.home import Home
     from store.keys import generate, key_id, load_public, trust
 
-    wanted = targets(format, output)
+    wanted = common.targets()
     home = Home.default()
     passphrase = None if no_passphrase else _passphrase(passphrase_file)
     paths = generate(home.ensure(home.keys) if out is None else out, passphrase)

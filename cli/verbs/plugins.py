@@ -11,12 +11,10 @@ GROUPS = ("runtimes", "probes", "transforms", "sources", "reports")
 
 
 @app.command()
+@flags.with_common
 def plugins(
-    db: flags.Db = None,
-    format: flags.Format = "table",
-    output: flags.Output = None,
-    quiet: flags.Quiet = False,
-    debug: flags.Debug = False,
+    *,
+    common: flags.Common,
 ) -> None:
     """List runtimes, probe families, transformations and so on.
 
@@ -27,9 +25,9 @@ def plugins(
     """
     from importlib.metadata import entry_points
 
-    from cli.output import emit, targets
+    from cli.output import emit
 
-    wanted = targets(format, output)
+    wanted = common.targets()
     found = [
         {
             "group": group,

@@ -29,6 +29,7 @@ def probes() -> None:
 
 
 @app.command(no_args_is_help=True)
+@flags.with_common
 def export(
     which: Annotated[str, typer.Argument(metavar="NAME|ID", help="A fingerprint.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder to write to.", show_default=False)],
@@ -36,11 +37,8 @@ def export(
         int | None, typer.Option("--budget", metavar="N", min=1, help="Probes at most. Default: all.")
     ] = None,
     key: flags.TrustedKeys = None,
-    db: flags.Db = None,
-    format: flags.Format = "table",
-    output: flags.Output = None,
-    quiet: flags.Quiet = False,
-    debug: flags.Debug = False,
+    *,
+    common: flags.Common,
 ) -> None:
     """Write probes as PNG files and one .npz, in a new random order.
 
@@ -53,19 +51,19 @@ def export(
       fingerprint probes export my-model --out small/ --budget 50
     """
     from cli.access import database_path, open_writable
-    from cli.output import emit, targets
+    from cli.output import emit
     from cli.terminal import Terminal
     from fingerprint.errors import NotFound
     from fingerprint.report.text import printable
     from store.home import Home
     from store.keys import trusted_keys
 
-    wanted = targets(format, output)
+    wanted = common.targets()
     home = Home.default()
-    path = database_path(home, db)
+    path = database_path(home, common.db)
     if not path.exists():
         raise NotFound(f"there is no database {path}", remedy="`fingerprint create` makes one.")
-    with open_writable(home, db) as database, Terminal(quiet=quiet) as terminal:
+    with open_writable(home, common.db) as database, Terminal(quiet=common.quiet) as terminal:
         row = database.find(which)
         record = database.load(row, trusted_keys(home, key or ()))
         identity, count = _export(database, record, row.id, out, budget)

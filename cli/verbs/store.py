@@ -33,12 +33,10 @@ def store() -> None:
 
 
 @app.command("list")
+@flags.with_common
 def list_(
-    db: flags.Db = None,
-    format: flags.Format = "table",
-    output: flags.Output = None,
-    quiet: flags.Quiet = False,
-    debug: flags.Debug = False,
+    *,
+    common: flags.Common,
 ) -> None:
     """List every version of every fingerprint.
 
@@ -48,24 +46,22 @@ def list_(
       fingerprint store list --db other.db -f json
     """
     from cli.access import open_readonly
-    from cli.output import emit, targets
+    from cli.output import emit
     from store.home import Home
 
-    wanted = targets(format, output)
-    with open_readonly(Home.default(), db) as database:
+    wanted = common.targets()
+    with open_readonly(Home.default(), common.db) as database:
         rows = database.list()
     emit(wanted, {"fingerprints": [vars(row) for row in rows]}, lambda page: _list(rows))
 
 
 @app.command(no_args_is_help=True)
+@flags.with_common
 def show(
     which: Which,
     key: flags.TrustedKeys = None,
-    db: flags.Db = None,
-    format: flags.Format = "table",
-    output: flags.Output = None,
-    quiet: flags.Quiet = False,
-    debug: flags.Debug = False,
+    *,
+    common: flags.Common,
 ) -> None:
     """Show a fingerprint's public part, its signature checked.
 
@@ -75,14 +71,14 @@ def show(
       fingerprint store show 3fa9c1d2 -f json
     """
     from cli.access import open_readonly
-    from cli.output import emit, targets
+    from cli.output import emit
     from cli.storing import describe, table
     from store.home import Home
     from store.keys import trusted_keys
 
-    wanted = targets(format, output)
+    wanted = common.targets()
     home = Home.default()
-    with open_readonly(home, db) as database:
+    with open_readonly(home, common.db) as database:
         row = database.find(which)
         manifest = database.manifest(row, trusted_keys(home, key or ()))
         exposed = database.exposed(manifest.probes.merkle_root)
@@ -95,13 +91,11 @@ def show(
 
 
 @app.command()
+@flags.with_common
 def check(
     key: flags.TrustedKeys = None,
-    db: flags.Db = None,
-    format: flags.Format = "table",
-    output: flags.Output = None,
-    quiet: flags.Quiet = False,
-    debug: flags.Debug = False,
+    *,
+    common: flags.Common,
 ) -> None:
     """Check every stored byte; exit 4 if one does not hold.
 
@@ -114,17 +108,17 @@ def check(
     """
     from cli.access import database_path, open_readonly
     from cli.exits import EVIDENCE
-    from cli.output import emit, targets
+    from cli.output import emit
     from fingerprint.errors import NotFound
     from store.home import Home
     from store.keys import trusted_keys
 
-    wanted = targets(format, output)
+    wanted = common.targets()
     home = Home.default()
-    path = database_path(home, db)
+    path = database_path(home, common.db)
     if not path.exists():
         raise NotFound(f"there is no database {path}", remedy="`fingerprint create` makes one.")
-    with open_readonly(home, db) as database:
+    with open_readonly(home, common.db) as database:
         problems = database.check(trusted_keys(home, key or ()))
         count = len(database.list()) if not _errors(problems) else None
     document = {"ok": not _errors(problems), "problems": [vars(problem) for problem in problems]}
@@ -133,6 +127,7 @@ def check(
 
 
 @app.command(no_args_is_help=True)
+@flags.with_common
 def export(
     which: Which,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write.", show_default=False)],
@@ -141,11 +136,8 @@ def export(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
     key: flags.TrustedKeys = None,
-    db: flags.Db = None,
-    format: flags.Format = "table",
-    output: flags.Output = None,
-    quiet: flags.Quiet = False,
-    debug: flags.Debug = False,
+    *,
+    common: flags.Common,
 ) -> None:
     """Write a fingerprint to one file, its probes encrypted.
 
@@ -155,18 +147,18 @@ def export(
       fingerprint store export my-model --include-secrets --out for-the-auditor.fingerprint
     """
     from cli.access import open_readonly
-    from cli.output import emit, targets
+    from cli.output import emit
     from cli.terminal import Terminal
     from fingerprint.errors import UsageError
     from fingerprint.report.text import printable
     from store.home import Home
     from store.keys import trusted_keys
 
-    wanted = targets(format, output)
+    wanted = common.targets()
     home = Home.default()
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists already", remedy="Give another --out, or --overwrite.")
-    with open_readonly(home, db) as database, Terminal(quiet=quiet) as terminal:
+    with open_readonly(home, common.db) as database, Terminal(quiet=common.quiet) as terminal:
         row = database.find(which)
         database.export(row, out, include_secrets, trusted_keys(home, key or ()))
         terminal.note(
@@ -179,15 +171,13 @@ def export(
 
 
 @app.command("import", no_args_is_help=True)
+@flags.with_common
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An exported fingerprint.", show_default=False)],
     replace: Annotated[bool, typer.Option("--replace", help="Make this the next version of a name in use.")] = False,
     key: flags.TrustedKeys = None,
-    db: flags.Db = None,
-    format: flags.Format = "table",
-    output: flags.Output = None,
-    quiet: flags.Quiet = False,
-    debug: flags.Debug = False,
+    *,
+    common: flags.Common,
 ) -> None:
     """Check an exported file and store what it holds.
 
@@ -199,16 +189,16 @@ def import_(
       fingerprint store import my-model.fingerprint --key publisher.pub
     """
     from cli.access import open_writable
-    from cli.output import emit, targets
+    from cli.output import emit
     from cli.terminal import Terminal
     from store import exchange
     from store.home import Home
     from store.keys import trusted_keys
 
-    wanted = targets(format, output)
+    wanted = common.targets()
     home = Home.default()
     sealed = exchange.read(file, trusted_keys(home, key or ()))  # before a database is made for nothing
-    with open_writable(home, db) as database, Terminal(quiet=quiet) as terminal:
+    with open_writable(home, common.db) as database, Terminal(quiet=common.quiet) as terminal:
         row = database.add(sealed, replace=replace)
         if not set(row.key_ids) & trusted_keys(home).keys():
             terminal.note(f"The signer is not trusted here: later verbs need --key too, or a copy in {home.trusted}.")

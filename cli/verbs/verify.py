@@ -26,6 +26,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command(no_args_is_help=True)
+@flags.with_common
 def verify(
     suspects: Annotated[
         list[str] | None,
@@ -62,11 +63,8 @@ def verify(
     no_cache: flags.NoCache = False,
     threads: flags.Threads = 0,
     verbose: flags.Verbose = False,
-    db: flags.Db = None,
-    format: flags.Format = "table",
-    output: flags.Output = None,
-    quiet: flags.Quiet = False,
-    debug: flags.Debug = False,
+    *,
+    common: flags.Common,
 ) -> None:
     """Say whether a suspect model derives from a fingerprinted one.
 
@@ -92,11 +90,10 @@ def verify(
     with early.take(threads) as pool:
         early.prestart(pool, suspects or (), allow_code)
         from cli.comparing import Request
-        from cli.output import targets
         from cli.terminal import Terminal
         from fingerprint.spec import load_spec
 
-        request = Request(against or (), key or (), db, targets(format, output), verbose, not no_cache, fail_on, expect)
+        request = Request(against or (), key or (), common.db, common.targets(), verbose, not no_cache, fail_on, expect)
         given = load_spec(spec) if spec else None
 
         def options() -> VerifyOptions:
@@ -127,7 +124,7 @@ def verify(
                 ),
             )
 
-        with Terminal(quiet=quiet) as terminal, ExitStack() as stack:
+        with Terminal(quiet=common.quiet) as terminal, ExitStack() as stack:
             _check(places, responses, repeat)
             if urls:
                 from fingerprint.remote.url import parse
