@@ -7,8 +7,8 @@ Grammar of `--how`: steps joined by `+`, each `name[:argument[:argument]]`, for 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
@@ -16,11 +16,17 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.model import Images, InputSpec
+from fingerprint.data import CleanImages
+from fingerprint.model import Images, InputSpec, Labels
+from fingerprint.progress import Progress, Silent
 
 Weights = dict[str, NDArray[np.float32]]  # weight tensors (two or more dimensions) by name
 Axes = Mapping[str, int]  # the axis of a weight that counts output channels, by name; absent = 0, may be negative
 NO_AXES: Axes = MappingProxyType({})
+
+
+def _unheard(name: str, value: float) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +34,28 @@ class DeriveContext:
     """What a transformation may use: the model's input spec, and clean images for calibration if there are any.
 
     `factory` is `module:callable`: it builds the torch module whose state dict a `.pth` or `.safetensors` holds.
+
+    Attributes:
+        labels: (N,) common labels of `images`; needed by most steps that train.
+        held_out: what accuracy and agreement are measured on. Absent: a part of `images` that no step sees, or all of
+            them where no step trains.
+        seed: decides everything that is random.
+        progress: is told where long work is.
+        device: `cpu` or `cuda` for steps that train; None = a GPU where there is one.
+        measure: whether accuracy and agreement of what was made are measured.
+        tell: receives what a step measures of itself, by name, such as `sparsity`.
     """
 
     spec: InputSpec | None
     images: Images | None = None
     factory: str | None = None
+    labels: Labels | None = None
+    held_out: CleanImages | None = None
+    seed: int = 0
+    progress: Progress = field(default_factory=Silent)
+    device: str | None = None
+    measure: bool = True
+    tell: Callable[[str, float], None] = _unheard
 
 
 class Transform(ABC):
@@ -40,6 +63,7 @@ class Transform(ABC):
 
     name: ClassVar[str]
     help: ClassVar[str]  # one line for --help, with the grammar
+    trains: ClassVar[bool] = False  # whether it learns from the images
 
     @classmethod
     @abstractmethod
@@ -61,6 +85,10 @@ class Transform(ABC):
             TransformError: it does not, with the remedy.
         """
         return None
+
+    def spec_after(self, context: DeriveContext) -> InputSpec | None:
+        """The input spec of what this step makes; the source's, unless it changes the classes."""
+        return context.spec
 
     @abstractmethod
     def apply(self, source: Path, out: Path, context: DeriveContext) -> None:
