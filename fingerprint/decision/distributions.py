@@ -40,23 +40,6 @@ def _continued_fraction(x: float, a: float, b: float) -> float:
     return value
 
 
-def student_t_cdf(t: float, freedom: float) -> float:
-    """P(T <= t) for Student's t with `freedom` > 0 degrees of freedom."""
-    half = 0.5 * beta_cdf(freedom / (freedom + t * t), 0.5 * freedom, 0.5)
-    return half if t < 0 else 1.0 - half
-
-
-def student_t_quantile(p: float, freedom: float) -> float:
-    """The t with P(T <= t) = p, for 0.5 <= p < 1, by bisection."""
-    low, high = 0.0, 1.0
-    while student_t_cdf(high, freedom) < p and high < 1e12:
-        high *= 2.0
-    for _ in range(200):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if student_t_cdf(middle, freedom) < p else (low, middle)
-    return high
-
-
 def normal_tail(z: float) -> float:
     """P(Z >= z) for a standard normal Z."""
     return 0.5 * math.erfc(z / math.sqrt(2.0))

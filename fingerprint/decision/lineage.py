@@ -1,9 +1,10 @@
 """Lineage, first version: does the suspect agree with the owner more than unrelated models do?
 
 Every (family, statistic) pair is one test with a fixed share of alpha (weighted Bonferroni: valid under any
-dependence). A test on label matches has two errors, each bounded by half of its share: between models (an unrelated
-model that would match more than the bound, see `null`), and within the fingerprint (matching more among the probes
-drawn than among all of them; zero once all are answered). docs/statistics.md derives this.
+dependence). A test on label matches has two errors: between models (an unrelated model that would match more than the
+bound, see `null`), and within the fingerprint (matching more among the probes drawn than among all of them). Where all
+probes are answered the second is zero, and the whole share bounds the first; else each gets half. docs/statistics.md
+derives this.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fingerprint.decision.distributions import binomial_tail, hypergeometric_tail
-from fingerprint.decision.null import MINIMUM_FITTED, BetaBinomialNull, ConformalNull, NormalNull, Null
+from fingerprint.decision.null import MINIMUM_FITTED, ConformalNull, MatchNull, NormalNull, Null
 from fingerprint.decision.statistics import fisher_z
 from fingerprint.decision.verdict import CalibrationKind, CalibrationUsed, FamilyResult, Verdict
 from fingerprint.record import Copy, Family, FamilyMatch, Manifest
@@ -46,7 +47,6 @@ class Test:
     p_total: float
     rejects: bool
     bound: float | None  # on the match rate, or on the correlation
-    within: float  # error spent within the fingerprint, as a share of its half
 
 
 def choose_calibration(manifest: Manifest, settings: Settings) -> tuple[CalibrationKind | None, str]:
@@ -95,13 +95,13 @@ class LineageTest:
         z = [fisher_z(c) for c in correlations if c is not None]
         conformal = self.kind == "conformal"
         self._label[name] = (
-            ConformalNull(tuple(float(m) for m in matches)) if conformal else BetaBinomialNull(matches, count, authors)
+            ConformalNull(tuple(float(m) for m in matches)) if conformal else MatchNull(matches, count, authors)
         )
         if len(z) < len(references):
             return
         soft: Null = ConformalNull(tuple(z)) if conformal else NormalNull(z, authors)
         # A soft test that no value could pass would only take its share from the label test.
-        needed = soft.threshold(self.settings.alpha * family.weight * SOFT_SHARE / 2)
+        needed = soft.threshold(self.settings.alpha * family.weight * SOFT_SHARE)
         if needed is not None and (conformal or needed <= fisher_z(1.0)):
             self._soft[name] = soft
 
@@ -182,12 +182,12 @@ class LineageTest:
         if self.kind == "declared":
             bound = self.manifest.declared_bound or 0.0
             p = binomial_tail(found.matches, found.queries, bound)
-            # All of the share is spent within the fingerprint, none between models: in sum the same as two halves.
-            return Test(name, "label-match", share, None, min(1.0, p / share), p <= alpha, bound, 1.0)
+            # All of the share is spent within the fingerprint, none between models.
+            return Test(name, "label-match", share, None, min(1.0, p / share), p <= alpha, bound)
         null = self._label[name]
         level = _total_p(null, count, found)
-        threshold = null.threshold(alpha / 2)
         whole = found.queries == count
+        threshold = null.threshold(alpha if whole else alpha / 2)
         return Test(
             family=name,
             statistic="label-match",
@@ -196,22 +196,19 @@ class LineageTest:
             p_total=min(1.0, level / share),
             rejects=level <= alpha,
             bound=None if threshold is None else (math.ceil(threshold) - 1) / count,
-            within=0.0 if whole else 1.0,
         )
 
     def _soft_test(self, name: str, value: float, share: float) -> Test:
         null = self._soft[name]
         alpha = self.settings.alpha * share
         p = null.tail(fisher_z(value))
-        threshold = null.threshold(alpha / 2)
+        threshold = null.threshold(alpha)
         bound = None if threshold is None else math.tanh(threshold)
-        return Test(name, "log-output-correlation", share, p, min(1.0, 2.0 * p / share), p <= alpha / 2, bound, 0.0)
+        return Test(name, "log-output-correlation", share, p, min(1.0, p / share), p <= alpha, bound)
 
     def _error(self, tests: Sequence[Test]) -> float:
         """gamma + alpha_w as used, over all tests made."""
-        return (
-            self.settings.alpha * sum(t.share * (1.0 + t.within) / 2.0 for t in tests) if tests else self.settings.alpha
-        )
+        return self.settings.alpha * sum(t.share for t in tests) if tests else self.settings.alpha
 
     def _power(self, measured: dict[str, FamilyMatch]) -> float | None:
         """The lowest chance, over the listed transformations, that such a copy would be found at these settings."""
@@ -318,13 +315,14 @@ class LineageTest:
 
 
 def _total_p(null: Null, count: int, found: FamilyMatch) -> float:
-    """Smallest level a at which the test with gamma = a/2 and alpha_w = a/2 rejects: a valid p-value.
+    """Smallest level a at which the test rejects: a valid p-value.
 
-    For each a the unrelated model has at most S(a) = threshold(a/2) - 1 matches among all probes, except with
-    probability a/2; then the observed count has the hypergeometric tail. Rejection is monotone in a.
+    With all probes answered: the tail itself. Else gamma = a/2 and alpha_w = a/2: the unrelated model has at most
+    S(a) = threshold(a/2) - 1 matches among all probes, except with probability a/2; then the observed count has the
+    hypergeometric tail. Rejection is monotone in a.
     """
     if found.queries == count:
-        return min(1.0, 2.0 * null.tail(found.matches))
+        return null.tail(found.matches)
     low, high = 0.0, 1.0
     if not _rejects(null, count, found, high):
         return 1.0

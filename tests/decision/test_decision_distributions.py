@@ -14,20 +14,12 @@ from fingerprint.decision.distributions import (
     binomial_tail,
     hypergeometric_tail,
     normal_tail,
-    student_t_cdf,
-    student_t_quantile,
 )
 
 PROBABILITIES = st.fractions(0, 1, max_denominator=1000)
 POSITIVE = st.floats(0.05, 500.0)
 UNIT = st.floats(0.0, 1.0)
 
-# P(T <= t) = p: two-sided 5 %, one-sided 5 %, 1 % and 0.5 % points (Abramowitz & Stegun, table 26.10).
-T_TABLE = [
-    (0.95, 5, 2.015), (0.99, 5, 3.365), (0.995, 10, 3.169),
-    (0.975, 1, 12.706), (0.975, 2, 4.303), (0.975, 3, 3.182), (0.975, 4, 2.776), (0.975, 5, 2.571), (0.975, 8, 2.306),
-    (0.975, 10, 2.228), (0.975, 15, 2.131), (0.975, 30, 2.042), (0.975, 60, 2.000), (0.975, 120, 1.980),
-]  # fmt: skip
 NORMAL_TABLE = [
     (0.0, 0.5), (1.0, 0.15865525), (1.644853627, 0.05), (1.959963985, 0.025), (2.326347874, 0.01),
     (3.090232306, 0.001), (6.0, 9.865876e-10), (-1.0, 0.84134475),
@@ -115,27 +107,6 @@ def test_beta_is_monotone_and_symmetric(x: float, y: float, a: float, b: float) 
     assert 0.0 <= beta_cdf(low, a, b) <= beta_cdf(high, a, b) + 1e-11 <= 1.0 + 1e-9
     if 1.0 - (1.0 - x) == x:  # else the mirrored point is another one
         assert beta_cdf(x, a, b) == pytest.approx(1.0 - beta_cdf(1.0 - x, b, a), abs=1e-9)
-
-
-@given(st.floats(-50, 50))
-def test_student_t_in_closed_form(t: float) -> None:
-    assert student_t_cdf(t, 1.0) == pytest.approx(0.5 + math.atan(t) / math.pi, abs=1e-8)
-    assert student_t_cdf(t, 2.0) == pytest.approx(0.5 + t / (2.0 * math.sqrt(2.0 + t * t)), abs=1e-8)
-
-
-@given(st.floats(-30, 30), st.floats(0.1, 200.0))
-def test_student_t_is_symmetric(t: float, freedom: float) -> None:
-    assert student_t_cdf(t, freedom) + student_t_cdf(-t, freedom) == pytest.approx(1.0, abs=1e-12)
-
-
-@pytest.mark.parametrize(("p", "freedom", "t"), T_TABLE)
-def test_student_t_quantiles_as_published(p: float, freedom: int, t: float) -> None:
-    assert student_t_quantile(p, freedom) == pytest.approx(t, abs=6e-4)
-
-
-@given(st.floats(0.6, 0.9999), st.floats(0.2, 300.0))
-def test_quantile_inverts_the_distribution(p: float, freedom: float) -> None:
-    assert student_t_cdf(student_t_quantile(p, freedom), freedom) == pytest.approx(p, abs=1e-9)
 
 
 @pytest.mark.parametrize(("z", "tail"), NORMAL_TABLE)
