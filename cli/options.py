@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import wraps
@@ -41,6 +41,15 @@ Output: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--output", "-o", metavar="FORMAT=PATH", help="Also write to a file. Repeatable.", show_default=False),
 ]
+ReportFormat: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="FORMAT",
+        help="table, json, jsonl, sarif, markdown, html, csv, parquet, cyclonedx, or a plug-in's.",
+    ),
+]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
 Debug: TypeAlias = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -54,12 +63,13 @@ class Common:
     output: list[str] | None
     quiet: bool
     debug: bool
+    reports: bool
 
     def targets(self) -> list[Target]:
-        """Where output goes, checked before any long work. Raises UsageError, as `output.targets` does."""
+        """Where output goes, checked before any long work. Raises as `output.targets` does."""
         from cli.output import targets
 
-        return targets(self.format, self.output)
+        return targets(self.format, self.output, reports=self.reports)
 
 
 _COMMON = {"db": (Db, None), "format": (Format, "table"), "output": (Output, None), "quiet": (Quiet, False)}
@@ -68,13 +78,25 @@ _COMMON |= {"debug": (Debug, False)}
 
 def with_common(verb: Callable[..., None]) -> Callable[..., None]:
     """The verb as typer sees it: its parameter `common` stands for the flags --db, -f, -o, -q and --debug."""
+    return _with(verb, _COMMON, reports=False)
+
+
+def with_reports(verb: Callable[..., None]) -> Callable[..., None]:
+    """The same for a verb that writes reports: -f and -o know all formats."""
+    return _with(verb, {**_COMMON, "format": (ReportFormat, "table")}, reports=True)
+
+
+def _with(
+    verb: Callable[..., None], common: Mapping[str, tuple[object, object]], *, reports: bool
+) -> Callable[..., None]:
     hints = get_type_hints(verb, include_extras=True)
     own = [p.replace(annotation=hints[p.name]) for p in signature(verb).parameters.values() if p.name != "common"]
-    added = [Parameter(n, Parameter.KEYWORD_ONLY, default=value, annotation=a) for n, (a, value) in _COMMON.items()]
+    added = [Parameter(n, Parameter.KEYWORD_ONLY, default=value, annotation=a) for n, (a, value) in common.items()]
 
     @wraps(verb)
     def run(**values: object) -> None:
-        verb(**{p.name: values[p.name] for p in own}, common=Common(**{name: values[name] for name in _COMMON}))  # type: ignore[arg-type]
+        shared = Common(**{name: values.pop(name) for name in common}, reports=reports)  # type: ignore[arg-type]
+        verb(**values, common=shared)
 
     run.__signature__ = Signature([*own, *added])  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in [*own, *added]}

@@ -21,6 +21,9 @@ SCHEMA_VERSION = 1
 FILE_WIDTH = 100
 
 
+PLAIN = ("table", "json", "jsonl")  # formats of verbs whose output is no report
+
+
 @dataclass(frozen=True)
 class Target:
     """A format and where to write it: None is stdout."""
@@ -29,11 +32,13 @@ class Target:
     path: Path | None = None
 
 
-def targets(format: str, output: Sequence[str] | None) -> list[Target]:
-    """Read `-f` and `-o`, before any long work.
+def targets(format: str, output: Sequence[str] | None, *, reports: bool = False) -> list[Target]:
+    """Read `-f` and `-o`, before any long work. With `reports` every report format is known, else `PLAIN`.
 
     Raises:
-        UsageError: an unknown format, no FORMAT=PATH, or a folder that does not exist or can't be written.
+        UsageError: an unknown format, no FORMAT=PATH, a folder that does not exist or can't be written, or a binary
+            format that would go to a terminal.
+        MissingExtra: what the format needs is not installed.
     """
     found = [Target(format)]
     for text in output or ():
@@ -42,10 +47,22 @@ def targets(format: str, output: Sequence[str] | None) -> list[Target]:
             raise UsageError(f"-o {text!r} is not FORMAT=PATH", remedy="For example: -o json=results.json")
         found.append(Target(name, Path(path)))
     for target in found:
-        report_class(target.format)
+        _require_known(target, reports=reports)
         if target.path is not None:
             _require_writable(target.path)
     return found
+
+
+def _require_known(target: Target, *, reports: bool) -> None:
+    kind = report_class(target.format)
+    if not reports and target.format not in PLAIN:
+        raise UsageError(f"this verb can't write {target.format}", remedy="One of " + ", ".join(PLAIN))
+    if kind.binary and target.path is None and sys.stdout.isatty():
+        raise UsageError(
+            f"{target.format} is binary, and standard output is a terminal",
+            remedy=f"For example: -o {target.format}=results.{target.format}",
+        )
+    kind()
 
 
 def _require_writable(path: Path) -> None:
@@ -66,30 +83,27 @@ def page_for(path: Path | None, *, verbose: bool = False) -> Page:
 
 @dataclass
 class Sink:
-    """One open target: text goes to stdout at once, or to a temporary file that `commit` renames."""
+    """One open target: text goes to stdout at once, or to a temporary file that `commit` renames.
+
+    private: nobody else may read the file.
+    """
 
     path: Path | None
-    _file: IO[str] | None = field(default=None, repr=False)
+    private: bool = False
+    _file: IO[bytes] | None = field(default=None, repr=False)
 
-    def write(self, text: str) -> None:
-        """Append text."""
+    def write(self, made: str | bytes) -> None:
+        """Append text, or bytes as they are."""
         if self.path is None:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            _to_stdout(made)
             return
         if self._file is None:
-            self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115  (closed by commit or discard)
-                "w",
-                encoding="utf-8",
-                errors="backslashreplace",
-                dir=self.path.absolute().parent,
-                prefix=".tmp-",
-                delete=False,
-            )
-        self._file.write(text)
+            folder = self.path.absolute().parent
+            self._file = tempfile.NamedTemporaryFile(dir=folder, prefix=".tmp-", delete=False)  # noqa: SIM115
+        self._file.write(made if isinstance(made, bytes) else made.encode("utf-8", "backslashreplace"))
 
     def commit(self) -> None:
-        """Put the file in place, with the rights that a new file gets.
+        """Put the file in place, with the rights that a new file gets (0600 if it is private).
 
         Raises:
             StoreError: it can't be written.
@@ -102,7 +116,7 @@ class Sink:
             self._file.close()
             mask = os.umask(0)
             os.umask(mask)
-            Path(self._file.name).chmod(0o666 & ~mask)
+            Path(self._file.name).chmod(0o600 if self.private else 0o666 & ~mask)
             Path(self._file.name).replace(self.path)
             self._file = None
         except OSError as error:
@@ -117,13 +131,31 @@ class Sink:
             self._file = None
 
 
-class Reports:
-    """All reports of a run: rows are streamed to each, the end is written once. Use as a context manager."""
+def _to_stdout(made: str | bytes) -> None:
+    if isinstance(made, str):
+        sys.stdout.write(made)
+        sys.stdout.flush()
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(made)
+    sys.stdout.buffer.flush()
 
-    def __init__(self, wanted: Iterable[Target], *, verbose: bool = False) -> None:
+
+class Reports:
+    """All reports of a run: rows are streamed to each, the end is written once. Use as a context manager.
+
+    private: the files are for the caller's eyes only, for they show probes.
+    """
+
+    def __init__(self, wanted: Iterable[Target], *, verbose: bool = False, private: bool = False) -> None:
         self._open: list[tuple[Report, Sink]] = [
-            (report_class(t.format)(page_for(t.path, verbose=verbose)), Sink(t.path)) for t in wanted
+            (report_class(t.format)(page_for(t.path, verbose=verbose)), Sink(t.path, private)) for t in wanted
         ]
+
+    @property
+    def show_records(self) -> bool:
+        """Whether a format has a use for `Summary.records`."""
+        return any(report.shows_records for report, _ in self._open)
 
     def stream(self, row: Row, *, final: bool) -> None:
         """Show a row to the formats that write rows as they come."""
@@ -149,11 +181,7 @@ class Reports:
 
 
 def emit(wanted: Iterable[Target], document: Mapping[str, object], table: Callable[[Page], str]) -> None:
-    """Write a document that is no report: json as it is, jsonl on one line, table by the function given.
-
-    Raises:
-        UsageError: another format.
-    """
+    """Write a document that is no report: json as it is, jsonl on one line, table by the function given."""
     from fingerprint.report.json import dumps
 
     versioned = {"schema_version": SCHEMA_VERSION, **document}
@@ -164,10 +192,8 @@ def emit(wanted: Iterable[Target], document: Mapping[str, object], table: Callab
                 sink.write(dumps(versioned, indent=2) + "\n")
             elif target.format == "jsonl":
                 sink.write(dumps(versioned) + "\n")
-            elif target.format == "table":
-                sink.write(table(page_for(target.path)))
             else:
-                raise UsageError(f"this verb can't write {target.format}", remedy="One of table, json, jsonl")
+                sink.write(table(page_for(target.path)))
             sink.commit()
         finally:
             sink.discard()

@@ -26,7 +26,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command(no_args_is_help=True)
-@flags.with_common
+@flags.with_reports
 def verify(
     suspects: Annotated[
         list[str] | None,

@@ -1,11 +1,14 @@
-"""What a report is: rows of `verify` or `audit` as text in one format."""
+"""What a report is: rows of `verify` or `audit` in one format."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from fingerprint.record import Manifest, Payload
 
 Row: TypeAlias = Mapping[str, Any]  # `Result.to_dict()`: the row of the JSON contract
 
@@ -20,23 +23,46 @@ class Page:
 
 
 @dataclass(frozen=True)
+class RecordView:
+    """What a report may show of a fingerprint's record, whose signature was checked.
+
+    key_ids: who signed it. payload: the secret part, present only where its probes are to be shown.
+    """
+
+    manifest: Manifest
+    key_ids: tuple[str, ...] = ()
+    payload: Payload | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a report says about the whole run.
 
     run: its id in the database, or None where it was not recorded. correction: what was controlled over all tests of
-    an audit. partial: the run was cut short, and rows are missing.
+    an audit. partial: the run was cut short, and rows are missing. parameters: what was asked. records: by the
+    fingerprint's id, filled for formats that say `shows_records`.
     """
 
     kind: Literal["verify", "audit"]
     run: str | None = None
     correction: Mapping[str, object] | None = None
     partial: bool = False
+    tool_version: str | None = None
+    started: str | None = None
+    finished: str | None = None
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    records: Mapping[str, RecordView] = field(default_factory=dict)
 
 
 class Report(ABC):
-    """One format. Texts are written in the order in which they are made."""
+    """One format. What it makes is written in the order in which it is made.
+
+    shows_records: it has a use for `Summary.records`. binary: `finish` gives bytes.
+    """
 
     name: ClassVar[str]
+    shows_records: ClassVar[bool] = False
+    binary: ClassVar[bool] = False
 
     def __init__(self, page: Page | None = None) -> None:
         self.page = page or Page()
@@ -49,5 +75,5 @@ class Report(ABC):
         return ""
 
     @abstractmethod
-    def finish(self, rows: Sequence[Row], summary: Summary) -> str:
-        """Text for the end: all final rows (in a format that streams: those that it has not shown as final)."""
+    def finish(self, rows: Sequence[Row], summary: Summary) -> str | bytes:
+        """What is written at the end: all final rows (in a format that streams: those not shown as final yet)."""

@@ -12,6 +12,10 @@ BUILT_IN = {
     "table": ("fingerprint.report.table", "TableReport"),
     "json": ("fingerprint.report.json", "JsonReport"),
     "jsonl": ("fingerprint.report.jsonl", "JsonlReport"),
+    "sarif": ("fingerprint.report.sarif", "SarifReport"),
+    "markdown": ("fingerprint.report.markdown", "MarkdownReport"),
+    "csv": ("fingerprint.report.csv", "CsvReport"),
+    "parquet": ("fingerprint.report.parquet", "ParquetReport"),
 }  # looked up without reading package metadata, which costs tens of milliseconds
 
 
