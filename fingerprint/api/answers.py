@@ -70,6 +70,11 @@ def ask(predict: Predict, spec: InputSpec, fingerprints: Sequence[Fingerprint], 
     return [outputs[i] for i in range(len(fingerprints))]
 
 
+def given(drawn: Draw, outputs: Floats, class_offset: int) -> dict[str, list[int]]:
+    """`Result.answers`: probe numbers, and the common labels that the outputs (n, K') give to them."""
+    return {"probes": drawn.index.tolist(), "labels": labels_of(outputs, class_offset).tolist()}
+
+
 def compare(
     families: Sequence[Family],
     payload: Payload,

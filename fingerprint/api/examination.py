@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fingerprint.api.answers import Draw, ask, compare, compare_mapped, draw
+from fingerprint.api.answers import Draw, ask, compare, compare_mapped, draw, given
 from fingerprint.api.asking import Asker
 from fingerprint.api.reduced import NO_ORDERS, missing_classes
 from fingerprint.api.results import FingerprintRef, Result, Status, Suspect
@@ -85,7 +85,7 @@ class Examination:
         row = self.verifier.known(self.suspect.sha256, fingerprint.id, settings)
         if row is None:
             return None
-        stored, adaptation = row.get("verdict"), row.get("adaptation")
+        stored, adaptation, answers = row.get("verdict"), row.get("adaptation"), row.get("answers")
         return Result(
             self.suspect,
             reference(fingerprint),
@@ -94,6 +94,7 @@ class Examination:
             stored_verdict=stored if isinstance(stored, dict) else None,
             adaptation=adaptation if isinstance(adaptation, dict) else None,
             settings_sha256=settings,
+            answers=answers if isinstance(answers, dict) else None,
         )
 
     def _settings(self, index: int) -> str:
@@ -179,7 +180,7 @@ class Examination:
         for i, drawn, output in zip(indices, draws, outputs, strict=True):
             verdict = self._verdict(i, self.options.alpha, drawn, output, Setting(found.spec), asker)
             verdict = replace(verdict, queries=asker.repeat * len(drawn.index) + extra)
-            results[i] = self._result(i, verdict, adaptation, asker)
+            results[i] = self._result(i, verdict, adaptation, asker, given(drawn, output, found.spec.class_offset))
         return results
 
     def _by_settling(self, asker: Asker, index: int, waiting: int) -> Result:
@@ -215,13 +216,14 @@ class Examination:
         if count is not None and count < 1:
             return self._unsure(index, self._spent(), asker.meter.sent - before)
         alpha = self.options.alpha / len(settings)
-        verdicts: list[tuple[Verdict, Setting]] = []
+        verdicts: list[tuple[Verdict, Setting, dict[str, list[int]]]] = []
         drawn = self._draw(index, count)  # one for all settings: the fewer probes a host sees, the better
         for setting in settings:
             (outputs,) = ask(asker.predict, setting.spec, [fingerprint], [drawn])
-            verdicts.append((self._verdict(index, alpha, drawn, outputs, setting, asker), setting))
-        best, setting = min(verdicts, key=lambda pair: 1.0 if pair[0].total_p is None else pair[0].total_p)
-        if best.lineage == "unrelated" and (settled.crowded or any(v.lineage != "unrelated" for v, _ in verdicts)):
+            answers = given(drawn, outputs, setting.spec.class_offset)
+            verdicts.append((self._verdict(index, alpha, drawn, outputs, setting, asker), setting, answers))
+        best, setting, answers = min(verdicts, key=lambda found: 1.0 if found[0].total_p is None else found[0].total_p)
+        if best.lineage == "unrelated" and (settled.crowded or any(v.lineage != "unrelated" for v, *_ in verdicts)):
             best = replace(
                 best, lineage="inconclusive", reason="Equally good input settings disagree, or are too many."
             )
@@ -237,7 +239,7 @@ class Examination:
             "clean_accuracy": settled.accuracy,
             "clean_images": settled.images,
         }
-        return self._result(index, best, adaptation, asker)
+        return self._result(index, best, adaptation, asker, answers)
 
     def _clean(self, fingerprint: Fingerprint) -> CleanImages | None:
         """Labelled clean images: `--data`, else those kept in the record with true labels or the owner's answers."""
@@ -278,7 +280,12 @@ class Examination:
         return test.decide(measured, len(drawn.index), same_labels=same)
 
     def _result(
-        self, index: int, verdict: Verdict, adaptation: dict[str, object], asker: Asker | None = None
+        self,
+        index: int,
+        verdict: Verdict,
+        adaptation: dict[str, object],
+        asker: Asker | None = None,
+        answers: dict[str, list[int]] | None = None,
     ) -> Result:
         manner = asker.manner if asker else Manner()
         if manner.label_only:
@@ -291,6 +298,7 @@ class Examination:
             verdict=verdict,
             adaptation=adaptation,
             settings_sha256=self._settings(index),
+            answers=answers,
         )
 
     def _unsure(self, index: int, reason: str, queries: int) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from fingerprint.decision.verdict import Verdict
@@ -44,6 +44,8 @@ class Result:
     """One suspect against one fingerprint. `verdict` is None unless `status` is `decided`.
 
     adaptation: how the suspect was fed (input spec, where it came from, what was settled on clean inputs).
+    answers: `{"probes": [...], "labels": [...]}`, the label that the suspect gave to each probe asked. It stays with
+    the stored run, and is in no row: reports show it only together with the probes, when asked to.
     """
 
     suspect: Suspect
@@ -55,6 +57,7 @@ class Result:
     adaptation: dict[str, object] | None = None
     stored_verdict: dict[str, object] | None = None  # the row of an earlier run, when cached
     settings_sha256: str | None = None  # digest of everything that the decision depends on, for `known`
+    answers: dict[str, list[int]] | None = field(default=None, repr=False)
 
     @property
     def lineage(self) -> str | None:
