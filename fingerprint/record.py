@@ -188,7 +188,9 @@ class Payload:
     responses (N, K) float32 owner outputs; salts (N, 32) uint8; secret (32,) uint8, the K of seed derivation;
     clean_images (M, H, W, C) uint8; clean_labels (M,) int64, -1 = unknown; clean_responses (M, K) float32;
     reference_orders (R, N, K) uint16, for each of the manifest's references and each probe the classes from most to
-    least likely, or None (records of earlier releases, and very large ones).
+    least likely, or None (records of earlier releases, and very large ones); groups (N,) int64, the number, within its
+    family, of the group that a probe belongs to, -1 where it stands alone, or None where all do. Members of a group
+    lie in their order.
     """
 
     probes: Images
@@ -201,6 +203,7 @@ class Payload:
     clean_labels: NDArray[np.int64]
     clean_responses: Floats
     reference_orders: NDArray[np.uint16] | None = None
+    groups: NDArray[np.int64] | None = None
 
     def to_bytes(self) -> bytes:
         """Safetensors bytes; the same tensors give the same bytes."""
@@ -244,6 +247,8 @@ class Payload:
             value: NDArray[np.generic] = getattr(self, name)
             if value.dtype != dtype or value.ndim != rank or value.shape[:1] != length:
                 raise Tampered(f"the record's tensor {name!r} has shape {value.shape} and dtype {value.dtype}")
+        if self.groups is not None and (self.groups.dtype != np.int64 or self.groups.shape != n):
+            raise Tampered(f"the record's tensor 'groups' has shape {self.groups.shape} and dtype {self.groups.dtype}")
         orders = self.reference_orders
         if orders is not None and (
             orders.dtype != np.uint16

@@ -119,6 +119,7 @@ def payload(counts: Sequence[int] = (5, 3), clean: int = 2, seed: int = 0) -> Pa
         clean_labels=rng.integers(-1, OUTPUTS, clean),
         clean_responses=rng.normal(size=(clean, OUTPUTS)).astype(np.float32),
         reference_orders=np.argsort(rng.normal(size=(0, n, OUTPUTS)), axis=2).astype(np.uint16),
+        groups=np.where(np.arange(n) % 3 == 2, -1, np.arange(n) // 3),
     )
 
 

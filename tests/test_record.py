@@ -258,6 +258,7 @@ WRONG = {
     "probes": [np.zeros((8, 4, 5, 3), np.int8), np.zeros((8, 4, 5), np.uint8), np.zeros((), np.uint8)],
     "targets": [np.zeros(8, np.int32), np.zeros(7, np.int64), np.zeros((8, 1), np.int64)],
     "family": [np.zeros(8, np.int64), np.zeros(9, np.uint8)],
+    "groups": [np.zeros(8, np.int32), np.zeros(7, np.int64), np.zeros((8, 1), np.int64)],
     "responses": [np.zeros((8, 6), np.float64), np.zeros((7, 6), np.float32), np.zeros(8, np.float32)],
     "salts": [np.zeros((8, 31), np.uint8), np.zeros((8, 32), np.int8), np.zeros((7, 32), np.uint8)],
     "secret": [np.zeros(31, np.uint8), np.zeros(32, np.int8), np.zeros((32, 1), np.uint8)],

@@ -44,7 +44,8 @@ def create(
         typer.Option(
             "--families",
             metavar="A,B,..",
-            help="Probe families. Default: characteristic where the file gives gradients, else natural.",
+            help="Probe families, with settings (characteristic:kappa=2,natural). Default: characteristic where the "
+            "file gives gradients, else natural.",
         ),
     ] = None,
     seed: Annotated[
@@ -97,6 +98,7 @@ def create(
     with open_writable(home, common.db) as database, Terminal(quiet=common.quiet) as terminal:
         previous = check_name(database, name, replace=replace)
         from fingerprint.api.create import CreateOptions
+        from fingerprint.probes.registry import split_families
         from fingerprint.spec import load_spec
 
         options = CreateOptions(
@@ -105,7 +107,7 @@ def create(
             references=reference or (),
             data=data,
             budget=budget,
-            families=[f.strip() for f in families.split(",") if f.strip()] if families else None,
+            families=split_families(families) if families else None,
             seed=seed,
             declared_bound=declare_bound,
             screen=screen,

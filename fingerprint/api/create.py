@@ -31,7 +31,7 @@ from fingerprint.model import Floats, Images, InputSpec, Labels, labels_of
 from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily
 from fingerprint.probes.registry import family as family_named
 from fingerprint.probes.seeds import DERIVATION, derive, new_secret, numpy_seed
-from fingerprint.probes.selection import RECORDED_COPIES, SELECTION_COPIES, select, uniqueness
+from fingerprint.probes.selection import RECORDED_COPIES, SELECTION_COPIES, select, select_groups, uniqueness
 from fingerprint.progress import Progress, Silent
 from fingerprint.record import (
     Clean,
@@ -56,7 +56,6 @@ from fingerprint.spec import find_spec
 if TYPE_CHECKING:
     from fingerprint.probes.screening import ScreeningNet
 
-OVERSAMPLE = 2  # candidates per probe kept
 CLEAN_KEPT = 64  # clean images kept (encrypted) to settle how a suspect wants its input
 DATA_BYTES = 2 * 1024**3  # memory that clean images may take
 DEFAULT_SCREENS = 3
@@ -217,6 +216,8 @@ class _Creation:
         if not names:
             names = ["characteristic"] if self.owner.module is not None else ["natural"]
         families = [family_named(n) for n in names]
+        if len({f.name for f in families}) < len(families):
+            raise UsageError("a family is named twice", remedy="Give all its settings in one place: NAME:A=1,B=2")
         for family in families:
             if family.needs_gradients and self.owner.module is None:
                 raise CreateError(
@@ -227,6 +228,15 @@ class _Creation:
                 raise CreateError(
                     f"{family.name} probes need labelled images",
                     remedy="Give --data: a folder or zip with one folder per class, or an .npz with images and labels.",
+                )
+            if family.needs_data and not self.data:
+                raise CreateError(
+                    f"{family.name} probes need clean images", remedy="Give --data: images, labels or not."
+                )
+            if family.needs_others and not self.nets:
+                raise CreateError(
+                    f"{family.name} probes need unrelated nets to compare with",
+                    remedy="Give --data with at least 10 labelled images per class, and no --screen 0.",
                 )
         if self.options.budget < len(families):
             raise UsageError(f"a budget of {self.options.budget} can't hold {len(families)} families")
@@ -245,9 +255,10 @@ class _Creation:
             seed=self._derive(f"family/{family.name}"),
             progress=self.progress,
             batches=self.owner.batches,
+            others=tuple(net.outputs for net in self.nets),
         )
         before = self.owner.passes
-        candidates = family.generate(context, count * OVERSAMPLE)
+        candidates = family.generate(context, count * family.oversample)
         spent = candidates.passes if family.needs_gradients else self.owner.passes - before
         confirmed = np.nonzero(labels_of(self.owner.predict(candidates.images)) == candidates.targets)[0]
         candidates = candidates.take(confirmed)
@@ -258,13 +269,18 @@ class _Creation:
         order = np.random.default_rng(numpy_seed(self._derive(f"ties/{family.name}"), "order")).permutation(
             len(candidates)
         )
-        chosen = candidates.take(select(self._scores(candidates), candidates.targets, self.owner.classes, count, order))
-        return _Made(family, chosen, len(candidates), spent)
+        scores, groups = self._scores(candidates), candidates.groups
+        if groups is not None:
+            kept = select_groups(scores, groups, count, order)
+        else:
+            kept = select(scores, candidates.targets, self.owner.classes, count, order)
+        return _Made(family, candidates.take(kept), len(candidates), spent)
 
     def _scores(self, candidates: Candidates) -> NDArray[np.float64]:
         kept = self._survival(candidates.images, candidates.targets) >= candidates.slack
         transferred = [net.labels(candidates.images) == candidates.targets for net in self.nets]
-        return uniqueness(kept, transferred)
+        found = uniqueness(kept, transferred)
+        return found if candidates.merit is None else found + candidates.merit
 
     def _survival(self, images: Images, targets: Labels) -> Floats:
         """Margin of the target label on compressed copies, (copies, N)."""
@@ -293,6 +309,7 @@ class _Creation:
             clean_responses=self.owner.predict(clean.images)
             if len(clean)
             else np.zeros((0, self.owner.classes), np.float32),
+            groups=_groups([m.chosen for m in made]),
         )
 
     def _kept_clean(self) -> CleanImages:
@@ -376,7 +393,7 @@ class _Creation:
             name=made.family.name,
             count=len(made.chosen),
             weight=1.0 / families,
-            parameters={**made.chosen.parameters, "oversample": OVERSAMPLE, "chosen": kinds},
+            parameters={**made.chosen.parameters, "oversample": made.family.oversample, "chosen": kinds},
             candidates=made.candidates,
             passes=made.passes,
         )
@@ -385,6 +402,13 @@ class _Creation:
     def _clean_record(payload: Payload) -> Clean | None:
         count = len(payload.clean_images)
         return Clean(count=count, labelled=bool(payload.clean_labels.min() >= 0)) if count else None
+
+
+def _groups(parts: Sequence[Candidates]) -> NDArray[np.int64] | None:
+    """Groups of all probes, -1 for one that stands alone; None where all do."""
+    if all(part.groups is None for part in parts):
+        return None
+    return np.concatenate([np.full(len(p), -1, np.int64) if p.groups is None else p.groups for p in parts])
 
 
 def _salts(seed: bytes, count: int) -> NDArray[np.uint8]:

@@ -143,7 +143,7 @@ class CharacteristicFamily(ProbeFamily):
     @torch.no_grad()
     def _labelled(owner: DifferentiableOwner, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Whether the owner gives each probe its target label, with whatever margin, (N,)."""
-        parts = [owner.logits(part).argmax(1) for part in torch.split(images, owner.chunk)]
+        parts = [owner.logits(part).argmax(1).cpu() for part in torch.split(images, owner.chunk)]
         return torch.cat(parts) == targets
 
     @staticmethod

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -35,7 +36,10 @@ class RoundStraightThrough(torch.autograd.Function):
 
 
 class DifferentiableOwner:
-    """The owner as a function of 8-bit images in [0, 255], (B, C, H, W), to logits (B, K). Counts example-passes."""
+    """The owner as a function of 8-bit images in [0, 255], (B, C, H, W), to logits (B, K). Counts example-passes.
+
+    Computes on the device of the module's weights; images may come from any.
+    """
 
     def __init__(
         self,
@@ -49,13 +53,15 @@ class DifferentiableOwner:
         self.spec = spec
         self.classes = classes
         self.passes = 0
+        first = next(itertools.chain(module.parameters(), module.buffers()), None)
+        self.device = torch.device("cpu") if first is None else first.device
         low, high = spec.range
         # in canonical channel order; `_to_input` reorders
         mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
         if spec.channels == "BGR":
             mean, std = mean.flip(0), std.flip(0)
-        self._scale = ((high - low) / 255.0 / std).view(1, -1, 1, 1).float()
-        self._shift = ((low - mean) / std).view(1, -1, 1, 1).float()
+        self._scale = ((high - low) / 255.0 / std).view(1, -1, 1, 1).float().to(self.device)
+        self._shift = ((low - mean) / std).view(1, -1, 1, 1).float().to(self.device)
         self._probabilities: bool | None = None
 
     @property
@@ -65,7 +71,7 @@ class DifferentiableOwner:
         return size if self._most is None else min(size, self._most)
 
     def _to_input(self, images: torch.Tensor) -> torch.Tensor:
-        value: torch.Tensor = torch.addcmul(self._shift, images, self._scale)
+        value: torch.Tensor = torch.addcmul(self._shift, images.to(self.device), self._scale)
         if self.spec.channels == "BGR":
             value = value.flip(1)
         return value if self.spec.layout == "NCHW" else value.permute(0, 2, 3, 1)
@@ -93,12 +99,24 @@ class DifferentiableOwner:
         self, images: torch.Tensor, targets: torch.Tensor, kappa: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Margin z_t - max_{j != t} z_j (B,) of the rounded images, and the gradient of relu(kappa - margin)."""
-        value = images.detach().requires_grad_()
-        logits = self.logits(RoundStraightThrough.apply(value))  # type: ignore[no-untyped-call]
+        margins: list[torch.Tensor] = []
+
+        def short_of(logits: torch.Tensor) -> torch.Tensor:
+            margins.append(target_margin(logits, targets))
+            return torch.relu(kappa - margins[0])
+
+        _, gradient = self.loss_and_gradient(images, short_of)
+        return margins[0].detach(), gradient
+
+    def loss_and_gradient(
+        self, images: torch.Tensor, loss: Callable[[torch.Tensor], torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`loss` (B, K) -> (B,) of the logits of the rounded images, and its gradient (B, C, H, W)."""
+        value = images.detach().to(self.device).requires_grad_()
+        found = loss(self.logits(RoundStraightThrough.apply(value)))  # type: ignore[no-untyped-call]
         self.passes += len(images)  # the backward pass
-        margin = target_margin(logits, targets)
-        (gradient,) = torch.autograd.grad(torch.relu(kappa - margin).sum(), value)
-        return margin.detach(), gradient
+        (gradient,) = torch.autograd.grad(found.sum(), value)
+        return found.detach(), gradient
 
 
 def target_margin(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -116,8 +134,8 @@ class WeightNoise:
 
     def __init__(self, module: torch.nn.Module, delta: float, generator: torch.Generator) -> None:
         tensors = [*module.parameters(), *module.buffers()]
-        self._weights = [t for t in tensors if t.is_floating_point() and t.ndim >= 2]
-        self._clean = [w.detach().clone() for w in self._weights]
+        self.weights = [t for t in tensors if t.is_floating_point() and t.ndim >= 2]
+        self._clean = [w.detach().clone() for w in self.weights]
         self._amplitude = [delta * float(w.square().mean().sqrt()) for w in self._clean]
         self._generator = generator
 
@@ -131,11 +149,34 @@ class WeightNoise:
 
     def draw(self) -> None:
         """Perturb all weights afresh."""
-        self._write([torch.empty_like(w).uniform_(-1.0, 1.0, generator=self._generator) for w in self._clean])
+        self._write([self._uniform(w).to(w.device) for w in self._clean])
+
+    def worst(self, loss: Callable[[], torch.Tensor]) -> None:
+        """Move every weight by its amplitude in the direction that raises `loss` () (one signed ascent step)."""
+        self._write([None] * len(self._clean))
+        self._write([None if g is None else g.sign() for g in self.gradients(loss)])
+
+    def gradients(self, loss: Callable[[], torch.Tensor]) -> list[torch.Tensor | None]:
+        """Gradient of `loss` () to each weight tensor as it is now; None for one that has no part in it."""
+        if not self.weights:
+            return []
+        wanted = [w.requires_grad for w in self.weights]
+        try:
+            for weight in self.weights:
+                weight.requires_grad_(True)
+            with torch.enable_grad():
+                return list(torch.autograd.grad(loss(), self.weights, allow_unused=True))
+        finally:
+            for weight, before in zip(self.weights, wanted, strict=True):
+                weight.requires_grad_(before)
+
+    def _uniform(self, weight: torch.Tensor) -> torch.Tensor:
+        """Drawn on the CPU, so that one seed gives the same noise on every device."""
+        return torch.empty(weight.shape, dtype=weight.dtype).uniform_(-1.0, 1.0, generator=self._generator)
 
     @torch.no_grad()
     def _write(self, noise: list[torch.Tensor | None]) -> None:
-        for weight, clean, amplitude, value in zip(self._weights, self._clean, self._amplitude, noise, strict=True):
+        for weight, clean, amplitude, value in zip(self.weights, self._clean, self._amplitude, noise, strict=True):
             weight.copy_(clean) if value is None else torch.add(clean, value, alpha=amplitude, out=weight.data)
 
 
@@ -150,9 +191,9 @@ def dct_matrix(size: int) -> torch.Tensor:
 class HighPass:
     """Zeroes the low-frequency corner (share `cut` of each axis) of the DCT of (B, C, H, W)."""
 
-    def __init__(self, height: int, width: int, cut: float) -> None:
-        self._rows, self._columns = dct_matrix(height), dct_matrix(width)
-        self._mask = torch.ones(height, width)
+    def __init__(self, height: int, width: int, cut: float, device: torch.device | None = None) -> None:
+        self._rows, self._columns = dct_matrix(height).to(device), dct_matrix(width).to(device)
+        self._mask = torch.ones(height, width, device=device)
         self._mask[: round(cut * height), : round(cut * width)] = 0.0
 
     def __call__(self, value: torch.Tensor) -> torch.Tensor:
@@ -207,7 +248,10 @@ def tolerated_noise(
         with noise.held(), torch.no_grad():
             for _ in range(NOISE_DRAWS):
                 noise.draw()
-                kept += float((target_margin(owner.logits(images), targets) > 0).float().mean()) / NOISE_DRAWS
+                kept += (
+                    float((target_margin(owner.logits(images), targets.to(owner.device)) > 0).float().mean())
+                    / NOISE_DRAWS
+                )
         if kept >= (1.0 + 1.0 / owner.classes) / 2.0:
             break
         delta /= 2.0
@@ -228,12 +272,16 @@ def optimise(
     draw of a step, leaves the batch, and so does one whose margin has not grown for `PATIENCE` steps.
 
     Returns:
-        images (B, C, H, W), rounded to 8-bit levels, and reached (B,): whether the margin was met.
+        images (B, C, H, W), rounded to 8-bit levels, and reached (B,): whether the margin was met. Both on the CPU.
     """
-    images, reached = seeds.clone(), torch.zeros(len(seeds), dtype=torch.bool)
-    best, stalled = torch.full((len(seeds),), -torch.inf), torch.zeros(len(seeds), dtype=torch.int64)
+    images, targets = seeds.clone().to(owner.device), targets.to(owner.device)
+    reached = torch.zeros(len(seeds), dtype=torch.bool, device=owner.device)
+    best, stalled = (
+        torch.full_like(reached, -torch.inf, dtype=torch.float32),
+        torch.zeros_like(reached, dtype=torch.int64),
+    )
     noise = WeightNoise(owner.module, recipe.delta, generator) if recipe.delta else None
-    high_pass = HighPass(seeds.shape[2], seeds.shape[3], recipe.cut) if recipe.cut else None
+    high_pass = HighPass(seeds.shape[2], seeds.shape[3], recipe.cut, owner.device) if recipe.cut else None
     for step in range(recipe.steps):
         active = (~reached & (stalled < PATIENCE)).nonzero()[:, 0]
         if not len(active):
@@ -247,12 +295,12 @@ def optimise(
         direction = gradient[lowest < margin]
         direction = (high_pass(direction) if high_pass else direction).sign()
         images[moving] = (images[moving] - rate * direction).clamp_(0.0, 255.0)
-    return images.round_(), reached
+    return images.round_().cpu(), reached.cpu()
 
 
 def to_images(value: torch.Tensor) -> Images:
     """(B, C, H, W) at 8-bit levels to canonical images (B, H, W, C) uint8."""
-    return np.asarray(value.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy())
+    return np.asarray(value.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy())
 
 
 def _mean_gradient(
@@ -266,7 +314,7 @@ def _mean_gradient(
     """Lowest margin over the draws (B,), and the gradient averaged over them (B, C, H, W)."""
     if noise is None:
         return owner.margin_and_gradient(images, targets, margin)
-    total, lowest = torch.zeros_like(images), torch.full((len(images),), torch.inf)
+    total, lowest = torch.zeros_like(images), torch.full((len(images),), torch.inf, device=images.device)
     with noise.held():
         for _ in range(draws):
             noise.draw()

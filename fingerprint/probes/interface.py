@@ -6,9 +6,9 @@ Every candidate is an 8-bit image from the moment it is optimised. Families over
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,8 @@ class ProbeContext:
     differentiable torch module in eval mode that takes *model input*, or None. survival: margins of the target label
     on compressed copies of the owner; below zero the label is lost.
     data: clean images, if any. seed: bytes that decide all randomness of this family.
-    batches: smallest and largest batch that the module takes (None: no limit).
+    batches: smallest and largest batch that the module takes (None: no limit). others: outputs of unrelated nets that
+    `create` trained for screening, for families that say `needs_others`.
     """
 
     predict: Predict
@@ -45,13 +46,16 @@ class ProbeContext:
     seed: bytes
     progress: Progress
     batches: tuple[int, int | None] = (1, None)
+    others: Sequence[Predict] = ()
 
 
 @dataclass(frozen=True)
 class Candidates:
     """Candidate probes. images (N, H, W, C) uint8; targets (N,) the label that the owner gives them; kind (N,) names;
     passes: example-passes spent (one forward or one backward of one probe = 1); slack: margin that a compressed copy
-    must leave for a probe to count as robust."""
+    must leave for a probe to count as robust; groups: (N,) number of the group that a probe belongs to (a composite, a
+    trajectory, a position), None where probes stand alone; merit: (N,) what the family itself adds to a probe's
+    Uniqueness Score when `create` selects."""
 
     images: Images
     targets: Labels
@@ -59,6 +63,8 @@ class Candidates:
     passes: int
     parameters: Mapping[str, JsonValue]
     slack: float = 0.0
+    groups: Labels | None = None
+    merit: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -66,15 +72,28 @@ class Candidates:
     def take(self, index: NDArray[np.int64]) -> Candidates:
         """The candidates at `index`."""
         kinds = tuple(self.kinds[i] for i in index)
-        return replace(self, images=self.images[index], targets=self.targets[index], kinds=kinds)
+        groups = None if self.groups is None else self.groups[index]
+        merit = None if self.merit is None else self.merit[index]
+        return replace(
+            self, images=self.images[index], targets=self.targets[index], kinds=kinds, groups=groups, merit=merit
+        )
 
 
 class ProbeFamily(ABC):
-    """One method of making probes, configured in `__init__` and called on a context."""
+    """One method of making probes, configured in `__init__` and called on a context.
+
+    needs_labels: works only with labelled clean images; needs_data: only with clean images; needs_others: only with
+    unrelated nets, so it is never part of a default. purpose: which axis of a verdict the probes serve. oversample:
+    candidates to ask for per probe kept.
+    """
 
     name: ClassVar[str]
     needs_gradients: ClassVar[bool]
     needs_labels: ClassVar[bool]
+    needs_data: ClassVar[bool] = False
+    needs_others: ClassVar[bool] = False
+    purpose: ClassVar[Literal["lineage", "integrity"]] = "lineage"
+    oversample: ClassVar[int] = 2
 
     @abstractmethod
     def generate(self, context: ProbeContext, count: int) -> Candidates:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fingerprint.data import CleanImages
-from fingerprint.model import Images, Labels
+from fingerprint.model import Floats, Images, Labels, labels_of
 from fingerprint.progress import Progress
 
 BATCH = 128
@@ -30,10 +30,14 @@ class ScreeningNet:
     module: nn.Module
 
     @torch.no_grad()
+    def outputs(self, images: Images) -> Floats:
+        """Logits (N, K)."""
+        parts = [self.module(_to_tensor(images[i : i + 256])) for i in range(0, len(images), 256)]
+        return np.asarray(torch.cat(parts).numpy()) if parts else np.zeros((0, 0), np.float32)
+
     def labels(self, images: Images) -> Labels:
         """Common labels (N,)."""
-        parts = [self.module(_to_tensor(images[i : i + 256])).argmax(1) for i in range(0, len(images), 256)]
-        return np.asarray(torch.cat(parts).numpy()) if parts else np.zeros(0, np.int64)
+        return labels_of(self.outputs(images)) if len(images) else np.zeros(0, np.int64)
 
 
 def can_screen(data: CleanImages | None, classes: int) -> bool:

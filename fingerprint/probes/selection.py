@@ -58,3 +58,20 @@ def select(
         seen[targets[index]] += 1
         (first if seen[targets[index]] <= most else rest).append(index)
     return np.sort(np.array([*first, *rest][:count], np.int64))
+
+
+def select_groups(
+    scores: NDArray[np.float64], groups: NDArray[np.int64], count: int, order: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Indices of the members of the best groups by mean score, at most `count`, ascending; groups stay whole.
+
+    Ties go to the group whose first member comes first in `order` (a permutation). Where no group fits, the first
+    `count` members of the best one.
+    """
+    members = {int(g): np.nonzero(groups == g)[0] for g in groups[order]}
+    ranked = sorted(members.values(), key=lambda rows: -float(scores[rows].mean()))
+    taken: list[int] = []
+    for rows in ranked:
+        if len(taken) + len(rows) <= count:
+            taken += rows.tolist()
+    return np.sort(np.array(taken or ranked[0][:count].tolist() if ranked else [], np.int64))
