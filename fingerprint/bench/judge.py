@@ -1,0 +1,139 @@
+"""Asks the whole zoo and scores it: owners x families x models, cross-fitted by author.
+
+For each owner there are two folds. In each, the strangers of one half of the authors (with what was derived of them)
+are the references, and those of the other half are judged together with the owner's derivatives. Nobody judged in a
+fold calibrates in it, and screening nets, which `create` trains by itself, are in neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fingerprint.bench.asking import Asker, Question
+from fingerprint.bench.combine import Cohort
+from fingerprint.bench.making import Made, Maker
+from fingerprint.bench.methods import UNSCREENED, Method
+from fingerprint.bench.metrics import Cell
+from fingerprint.bench.panel import Index, Panel
+from fingerprint.bench.plan import Plan
+from fingerprint.bench.zoo import Member
+from fingerprint.errors import FingerprintError, ModelError, WorkerError
+from fingerprint.model import Floats
+from fingerprint.progress import Progress
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One owner, everybody's answers to its fingerprints, and who is whose.
+
+    members: all models but the owner itself, as rows of the panels. mine (M,): derived from the owner.
+    """
+
+    owner: Member
+    members: tuple[Member, ...]
+    made: dict[str, Made]
+    panels: dict[str, Panel]
+    failed: dict[str, str]
+
+    @property
+    def mine(self) -> Index:
+        """Rows of the owner's derivatives."""
+        return np.array([i for i, m in enumerate(self.members) if m.base == self.owner.name], np.int64)
+
+    def strangers(self, plan: Plan, half: int) -> Index:
+        """Rows of the unrelated models of one half of the authors."""
+        rows = [i for i, m in enumerate(self.members) if m.base != self.owner.name and plan.half(m.author) == half]
+        return np.array(rows, np.int64)
+
+
+def trial(owner: Member, members: Sequence[Member], families: Sequence[str], maker: Maker, asker: Asker) -> Trial:
+    """Make the owner's fingerprints and ask everybody."""
+    made: dict[str, Made] = {}
+    failed: dict[str, str] = {}
+    for name in families:
+        try:
+            plain = name.removeprefix(UNSCREENED)
+            made[name] = maker.make(owner, plain, 0 if name.startswith(UNSCREENED) else None)
+        except FingerprintError as error:
+            failed[name] = error.message
+            maker.progress.note(f"{owner.name}: no {name} probes: {error.message}")
+    questions = [Question.of(m.probes) for m in made.values()]
+    asked: list[Member] = []
+    answers: list[list[Floats]] = []
+    others = [m for m in members if m.sha256 != owner.sha256]
+    for number, member in enumerate(others, start=1):
+        try:
+            answers.append(asker.ask(member.path, member.sha256, member.spec, questions))
+            asked.append(member)
+        except (ModelError, WorkerError) as error:
+            failed[member.name] = error.message
+            maker.progress.note(f"{member.name} could not be asked: {error.message}")
+        maker.progress.step(f"asking for {owner.name}", number, len(others))
+    panels = {}
+    for row, (name, kept) in enumerate(made.items()):
+        outputs = np.stack([found[row][:, : kept.responses.shape[1]] for found in answers])
+        panels[name] = Panel(name, kept.targets, kept.responses, outputs.argmax(axis=2), outputs)
+    return Trial(owner, tuple(asked), made, panels, failed)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one method gave in one fold of one trial, with one draw of the probes."""
+
+    trial: Trial
+    fold: int
+    scores: np.ndarray[tuple[int], np.dtype[np.float64]]
+    negatives: Index
+
+    def cell(self, rows: Sequence[str] | None = None, *, matched: bool = False) -> Cell:
+        """Positives of these rows (None: all) against the judged strangers, or those of the same rows only."""
+        members = self.trial.members
+        positives = [i for i in self.trial.mine.tolist() if rows is None or members[i].row in rows]
+        negatives = [i for i in self.negatives.tolist() if not matched or (rows is not None and members[i].row in rows)]
+        return Cell(
+            self.scores[positives],
+            self.scores[negatives],
+            tuple(f"{members[i].base}/{members[i].row}" for i in positives),
+            tuple(f"{members[i].author}/{members[i].base}" for i in negatives),
+        )
+
+
+def score(trials: Sequence[Trial], method: Method, queries: int, draws: int, plan: Plan) -> Iterator[Scored]:
+    """Score everybody by one method with `queries` probes in all; `draws` choices of them where more are stored."""
+    for found in trials:
+        if not all(name in found.panels for name in method.families):
+            continue
+        shares = shared(queries, len(method.families))
+        panels = [found.panels[name] for name in method.families]
+        if any(len(p.targets) < s for p, s in zip(panels, shares, strict=True)) and queries > _stored(panels):
+            continue
+        authors = np.array([m.author for m in found.members])
+        exact = all(len(p.targets) <= s for p, s in zip(panels, shares, strict=True))
+        for draw in range(1 if exact else draws):
+            rng = np.random.default_rng([plan.seed, draw])
+            chosen = [p.take(_some(len(p.targets), s, rng)) for p, s in zip(panels, shares, strict=True)]
+            chosen = chosen if method.soft else [p.hard() for p in chosen]
+            for fold in (0, 1):
+                references, judged = found.strangers(plan, fold), found.strangers(plan, 1 - fold)
+                if len(references) > 1 and len(judged):
+                    scores = method.statistic(chosen, Cohort(references, authors))
+                    yield Scored(found, fold, np.asarray(scores, np.float64), judged)
+
+
+def shared(queries: int, families: int) -> list[int]:
+    """`queries` in equal shares."""
+    return [queries // families + (i < queries % families) for i in range(families)]
+
+
+def _stored(panels: Sequence[Panel]) -> int:
+    return sum(len(panel.targets) for panel in panels)
+
+
+def _some(stored: int, wanted: int, rng: np.random.Generator) -> Index:
+    return np.sort(rng.permutation(stored)[:wanted])
+
+
+__all__ = ["Progress", "Scored", "Trial", "score", "shared", "trial"]

@@ -1,0 +1,167 @@
+"""What scores say: AUC, true-positive rates at a bounded false-positive rate, Uniqueness Score, ARUC, intervals.
+
+Positives are derivatives, negatives are unrelated models; a higher score means more related. Scores are comparable
+within a cell only (one owner's fingerprint with one calibration), so that pairs and thresholds never cross cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fingerprint.decision.distributions import beta_cdf
+
+Scores = NDArray[np.float64]
+CONFIDENCE = 0.95
+DRAWS = 1000  # of the bootstrap
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Scores that can be compared with each other.
+
+    positives (P,), negatives (Q,); groups: which cluster each belongs to (an author's models, one base and what was
+    derived of it) for the bootstrap.
+    """
+
+    positives: Scores
+    negatives: Scores
+    positive_groups: tuple[str, ...]
+    negative_groups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def auc(cells: Sequence[Cell]) -> float:
+    """Share of pairs (positive, negative) of one cell in which the positive scores higher; ties count half.
+
+    NaN where there is no pair.
+    """
+    won, pairs = 0.0, 0
+    for cell in cells:
+        difference = cell.positives[:, None] - cell.negatives[None]
+        won += float((difference > 0).sum()) + 0.5 * float((difference == 0).sum())
+        pairs += difference.size
+    return won / pairs if pairs else float("nan")
+
+
+def hits(cells: Sequence[Cell], rate: float) -> tuple[int, int]:
+    """How many positives pass a threshold that lets at most `rate` of the cell's negatives pass, and of how many.
+
+    The threshold of a cell is the smallest score that does so; with rate 0 a hit scores above every negative.
+    """
+    found = total = 0
+    for cell in cells:
+        if len(cell.negatives):
+            allowed = int(rate * len(cell.negatives))
+            threshold = np.sort(cell.negatives)[::-1][allowed]
+            found += int((cell.positives > threshold).sum())
+            total += len(cell.positives)
+    return found, total
+
+
+def tpr(cells: Sequence[Cell], rate: float) -> Interval:
+    """True-positive rate at that false-positive rate, with a Clopper-Pearson interval."""
+    found, total = hits(cells, rate)
+    return proportion(found, total)
+
+
+def proportion(found: int, total: int, confidence: float = CONFIDENCE) -> Interval:
+    """A share and its Clopper-Pearson interval (Biometrika 1934)."""
+    if not total:
+        return Interval(float("nan"), 0.0, 1.0)
+    tail = (1.0 - confidence) / 2.0
+    low = 0.0 if found == 0 else _beta_quantile(tail, found, total - found + 1)
+    high = 1.0 if found == total else _beta_quantile(1.0 - tail, found + 1, total - found)
+    return Interval(found / total, low, high)
+
+
+def upper_limit(found: int, total: int, confidence: float = CONFIDENCE) -> float:
+    """One-sided Clopper-Pearson limit of a rate that was seen `found` times in `total`."""
+    return 1.0 if found >= total else _beta_quantile(confidence, found + 1, total - found)
+
+
+def _beta_quantile(share: float, a: float, b: float) -> float:
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if beta_cdf(middle, a, b) < share else (low, middle)
+    return (low + high) / 2.0
+
+
+def bootstrap(
+    cells: Sequence[Cell], figure: Callable[[Sequence[Cell]], float], seed: int, draws: int = DRAWS
+) -> Interval:
+    """Percentile interval of a figure when whole clusters of models are drawn again, with replacement."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(draws):
+        value = figure([_resampled(cell, rng) for cell in cells])
+        if not np.isnan(value):
+            found.append(value)
+    if not found:
+        return Interval(figure(cells), float("nan"), float("nan"))
+    low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(figure(cells), float(low), float(high))
+
+
+def _resampled(cell: Cell, rng: np.random.Generator) -> Cell:
+    positives, negatives = _rows(cell.positive_groups, rng), _rows(cell.negative_groups, rng)
+    return Cell(
+        cell.positives[positives],
+        cell.negatives[negatives],
+        tuple(cell.positive_groups[i] for i in positives),
+        tuple(cell.negative_groups[i] for i in negatives),
+    )
+
+
+def _rows(groups: tuple[str, ...], rng: np.random.Generator) -> NDArray[np.int64]:
+    names = sorted(set(groups))
+    if not names:
+        return np.zeros(0, np.int64)
+    members = {name: np.array([i for i, g in enumerate(groups) if g == name], np.int64) for name in names}
+    return np.concatenate([members[names[i]] for i in rng.integers(0, len(names), len(names))])
+
+
+def roc(cells: Sequence[Cell]) -> tuple[Scores, Scores]:
+    """False- and true-positive rates of the cells' mean ROC, as step functions on a common grid (201,), (201,)."""
+    grid = np.linspace(0.0, 1.0, 201)
+    curves = []
+    for cell in cells:
+        if not len(cell.positives) or not len(cell.negatives):
+            continue
+        ordered = np.sort(cell.negatives)[::-1]
+        thresholds = ordered[np.minimum((grid * len(ordered)).astype(int), len(ordered) - 1)]
+        passed = (cell.positives[None] > thresholds[:, None]).mean(axis=1)
+        curves.append(np.where(grid >= 1.0, 1.0, passed))
+    return grid, np.mean(curves, axis=0) if curves else np.full_like(grid, np.nan)
+
+
+def aruc(positives: Scores, negatives: Scores) -> float:
+    """Area under min(robustness, uniqueness) over all match-rate thresholds (IPGuard, AsiaCCS 2021).
+
+    Args:
+        positives: match rates in [0, 1] of derivatives; robustness at a threshold is the share that reaches it.
+        negatives: match rates of unrelated models; uniqueness is the share that stays below.
+    """
+    if not len(positives) or not len(negatives):
+        return float("nan")
+    thresholds = np.linspace(0.0, 1.0, 1001)[1:]
+    robust = (positives[None] >= thresholds[:, None]).mean(axis=1)
+    unique = (negatives[None] < thresholds[:, None]).mean(axis=1)
+    return float(np.minimum(robust, unique).mean())
+
+
+def uniqueness(compressed: Scores, negatives: Scores) -> float:
+    """Uniqueness Score: mean match of compressed copies minus mean match of unrelated models (Wang et al., 2021)."""
+    return float(compressed.mean() - negatives.mean()) if len(compressed) and len(negatives) else float("nan")
