@@ -84,6 +84,7 @@ class Family(Frozen):
     parameters: dict[str, JsonValue]
     candidates: int
     passes: int
+    role: Literal["lineage", "integrity"] = "lineage"  # which axis of a verdict its probes serve
 
 
 class Probes(Frozen):
@@ -117,6 +118,16 @@ class Copy(Frozen):
     transform: str
     agreement: Rate | None = None
     families: dict[str, FamilyMatch]
+
+
+class Trial(Frozen):
+    """A copy of the owner, compressed or tampered with at create time; the payload has what it answered.
+
+    agreement: with the owner's labels on clean images.
+    """
+
+    transform: str
+    agreement: Rate | None = None
 
 
 class Reference(Frozen):
@@ -177,6 +188,7 @@ class Manifest(Frozen):
     references: tuple[Reference, ...] = ()
     declared_bound: Rate | None = None
     clean: Clean | None = None
+    trials: tuple[Trial, ...] = ()  # what integrity and attribution are calibrated on
     previous: Digest | None = None  # id of the record that this one replaces (calibrate, --replace)
 
 
@@ -257,8 +269,26 @@ class Payload:
             or not (orders < orders.shape[2]).all()
         ):
             raise Tampered(f"the record's tensor 'reference_orders' has shape {orders.shape} and dtype {orders.dtype}")
+        self._validate_trials()
         if self.salts.shape[1] != 32:
             raise Tampered("the record's salts are not 32 bytes each")
+
+    def _validate_trials(self) -> None:
+        labels, margins = self.trial_labels, self.trial_margins
+        if labels is None and margins is None:
+            return
+        count, classes = self.responses.shape
+        if (
+            labels is None
+            or margins is None
+            or (labels.dtype, margins.dtype) != (np.uint16, np.float32)
+            or labels.ndim != 2
+            or labels.shape != margins.shape
+            or labels.shape[1] != count
+            or not (labels < classes).all()
+            or not np.isfinite(margins).all()
+        ):
+            raise Tampered("the record's tensors of trials contradict each other or the probes")
 
     def merkle_root(self) -> str:
         """Merkle root (hex) over the salted probes."""
@@ -290,6 +320,8 @@ class Fingerprint:
         orders = payload.reference_orders
         if orders is not None and len(orders) != len(manifest.references):
             raise Tampered("the references' answers are not as many as the manifest's references")
+        if (0 if payload.trial_labels is None else len(payload.trial_labels)) != len(manifest.trials):
+            raise Tampered("the trials' answers are not as many as the manifest's trials")
         if payload.responses.shape[1] != manifest.outputs:
             raise Tampered("the owner's responses are not as long as the manifest says")
 
