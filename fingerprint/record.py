@@ -131,11 +131,16 @@ class Trial(Frozen):
 
 
 class Reference(Frozen):
-    """A model known to be unrelated, which calibrates."""
+    """A model known to be unrelated, which calibrates.
+
+    origin: None for a file, `made` for a net that the tool trained, `run ID` for a suspect of an earlier run that a
+    person judged unrelated.
+    """
 
     sha256: Digest
     author: str | None
     families: dict[str, FamilyMatch]
+    origin: str | None = None
 
 
 class Screen(Frozen):
@@ -158,6 +163,49 @@ class Clean(Frozen):
 
     count: int
     labelled: bool
+
+
+class Making(Frozen):
+    """What `create` was asked for: what it takes, besides K and the owner's file, to make the same probes again.
+
+    families: None where the default was asked for. screens: nets that screened candidates. data_sha256: digest of the
+    decoded images and labels of `--data`. nonce: SHA-256 of the judge's nonce, for probes made afresh in a dispute.
+    """
+
+    budget: int = Field(gt=0)
+    families: tuple[str, ...] | None = None
+    screens: int = 0
+    data_sha256: Digest | None = None
+    nonce: Digest | None = None
+
+
+class Control(Frozen):
+    """A control set: a probe set of the same make for another owner. probes_sha256: of its probes and targets."""
+
+    owner_sha256: Digest
+    author: str | None
+    probes_sha256: Digest
+
+
+class Ancestor(Frozen):
+    """A public model from which the owner's was made. shared: probes to which it gives the owner's label itself.
+
+    tensors: digests of its weight tensors (`runtimes.digest`); the same tensor in a suspect does not count against it.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    sha256: Digest
+    weights_sha256: Digest | None
+    tensors: tuple[Digest, ...]
+    shared: int
+
+
+class Kin(Frozen):
+    """An innocent relative: a net that was made from a public ancestor, not from the owner's model."""
+
+    name: str
+    ancestor_sha256: Digest
+    accuracy: Rate
 
 
 class Tool(Frozen):
@@ -190,6 +238,10 @@ class Manifest(Frozen):
     clean: Clean | None = None
     trials: tuple[Trial, ...] = ()  # what integrity and attribution are calibrated on
     previous: Digest | None = None  # id of the record that this one replaces (calibrate, --replace)
+    making: Making | None = None
+    controls: tuple[Control, ...] = ()
+    ancestors: tuple[Ancestor, ...] = ()
+    kin: tuple[Kin, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -202,7 +254,8 @@ class Payload:
     reference_orders (R, N, K) uint16, for each of the manifest's references and each probe the classes from most to
     least likely, or None (records of earlier releases, and very large ones); groups (N,) int64, the number, within its
     family, of the group that a probe belongs to, -1 where it stands alone, or None where all do. Members of a group
-    lie in their order.
+    lie in their order; trial_labels (T, N) uint16 and trial_margins (T, N) float32, the common label that each of the
+    manifest's trials gives to each probe, and the log probability of the target less that of the best other class.
     """
 
     probes: Images
@@ -216,6 +269,8 @@ class Payload:
     clean_responses: Floats
     reference_orders: NDArray[np.uint16] | None = None
     groups: NDArray[np.int64] | None = None
+    trial_labels: NDArray[np.uint16] | None = None
+    trial_margins: Floats | None = None
 
     def to_bytes(self) -> bytes:
         """Safetensors bytes; the same tensors give the same bytes."""
@@ -270,6 +325,7 @@ class Payload:
         ):
             raise Tampered(f"the record's tensor 'reference_orders' has shape {orders.shape} and dtype {orders.dtype}")
         self._validate_trials()
+        self._validate_optional()
         if self.salts.shape[1] != 32:
             raise Tampered("the record's salts are not 32 bytes each")
 
@@ -289,6 +345,23 @@ class Payload:
             or not np.isfinite(margins).all()
         ):
             raise Tampered("the record's tensors of trials contradict each other or the probes")
+
+    def _validate_optional(self) -> None:
+        count, controls = len(self.probes), self.control_targets
+        if (controls is None) != (self.control_probes is None):
+            raise Tampered("the record's control sets lack their probes or their targets")
+        sets = 0 if controls is None else len(controls)
+        wanted: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
+            "control_probes": (np.uint8, (sets, *self.probes.shape)),
+            "control_targets": (np.int64, (sets, count)),
+        }
+        for name in ("ancestor_labels", "kin_labels"):
+            labels: NDArray[np.int64] | None = getattr(self, name)
+            wanted[name] = (np.int64, (0 if labels is None else len(labels), count))
+        for name, (dtype, shape) in wanted.items():
+            value: NDArray[np.generic] | None = getattr(self, name)
+            if value is not None and (value.dtype != dtype or value.shape != shape):
+                raise Tampered(f"the record's tensor {name!r} has shape {value.shape} and dtype {value.dtype}")
 
     def merkle_root(self) -> str:
         """Merkle root (hex) over the salted probes."""
@@ -322,8 +395,36 @@ class Fingerprint:
             raise Tampered("the references' answers are not as many as the manifest's references")
         if (0 if payload.trial_labels is None else len(payload.trial_labels)) != len(manifest.trials):
             raise Tampered("the trials' answers are not as many as the manifest's trials")
+        self._check_others()
         if payload.responses.shape[1] != manifest.outputs:
             raise Tampered("the owner's responses are not as long as the manifest says")
+
+    def _check_others(self) -> None:
+        """Control sets, ancestors and kin are those of the manifest."""
+        manifest, payload = self.manifest, self.payload
+        lengths = (
+            ("control sets", manifest.controls, payload.control_targets),
+            ("ancestors", manifest.ancestors, payload.ancestor_labels),
+            ("kin", manifest.kin, payload.kin_labels),
+        )
+        for what, said, held in lengths:
+            if len(said) != (0 if held is None else len(held)):
+                raise Tampered(f"the {what} are not as many as the manifest says")
+        if payload.control_probes is not None and payload.control_targets is not None:
+            pairs = zip(payload.control_probes, payload.control_targets, strict=True)
+            for control, (probes, targets) in zip(manifest.controls, pairs, strict=True):
+                if control_sha256(probes, targets) != control.probes_sha256:
+                    raise Tampered("the probes of a control set are not those that were signed")
+
+
+def control_sha256(probes: Images, targets: NDArray[np.int64]) -> str:
+    """Digest (hex) of one control set: its probes (N, H, W, C) and the labels (N,) that its owner gave them."""
+    parts = (
+        str(probes.shape).encode(),
+        np.ascontiguousarray(probes).tobytes(),
+        np.ascontiguousarray(targets).tobytes(),
+    )
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
 def leaf(salt: bytes, probe: bytes) -> bytes:
