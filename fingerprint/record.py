@@ -256,6 +256,9 @@ class Payload:
     family, of the group that a probe belongs to, -1 where it stands alone, or None where all do. Members of a group
     lie in their order; trial_labels (T, N) uint16 and trial_margins (T, N) float32, the common label that each of the
     manifest's trials gives to each probe, and the log probability of the target less that of the best other class.
+    With D control sets: control_probes (D, N, H, W, C) uint8 in the families of the true probes, control_targets (D, N)
+    int64. With ancestors and kin: ancestor_labels (A, N), kin_labels (J, N) int64, the common label of each on each
+    probe, -1 = none.
     """
 
     probes: Images
@@ -271,6 +274,10 @@ class Payload:
     groups: NDArray[np.int64] | None = None
     trial_labels: NDArray[np.uint16] | None = None
     trial_margins: Floats | None = None
+    control_probes: NDArray[np.uint8] | None = None
+    control_targets: NDArray[np.int64] | None = None
+    ancestor_labels: NDArray[np.int64] | None = None
+    kin_labels: NDArray[np.int64] | None = None
 
     def to_bytes(self) -> bytes:
         """Safetensors bytes; the same tensors give the same bytes."""
