@@ -124,7 +124,7 @@ def main() -> None:
         build=arguments.only != "judge",
         threads=arguments.threads,
     )
-    for path in write(run(made, splits, folder, options, log).results, folder):
+    for path in write(run(made, splits, folder, options, log), folder):
         print(path)
 
 

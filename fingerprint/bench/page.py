@@ -4,100 +4,109 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-Table = dict[str, Any]
+from fingerprint.bench.metrics import Interval
+from fingerprint.bench.results import FamilyFigures, MemberFigures, MethodFigures, Results
+
+COMBINED = "combined"
 
 
-def page(results: Table) -> str:
+def page(results: Results) -> str:
     """All tables of one run."""
-    main = results["main_queries"]
+    main = [m for m in results.methods if m.queries == results.main_queries]
     parts = [
-        f"# Benchmark {results['plan']}\n",
+        f"# Benchmark {results.plan}\n",
         _intro(results),
-        f"## Methods at {main} queries\n",
-        _methods([t for t in results["methods"] if t["queries"] == main]),
+        f"## Methods at {results.main_queries} queries\n",
+        _methods(main),
         "## The combination, row by row\n",
         _rows(results),
-        "## Families\n",
-        _families(results["families"]),
-        "## AUC by family and row\n",
-        _grid(results),
+        "## AUC by method and row\n",
+        _grid(main),
+        "## Families, by plain match rate\n",
+        _families(results.families),
         "## Models\n",
-        _members(results["members"]),
+        _members(results.members),
     ]
-    if results["not_made"]:
-        parts += ["## Not made\n", _table(("model", "reason"), [(n["name"], n["reason"]) for n in results["not_made"]])]
-    return "\n".join(parts) + "\n"
+    if results.not_made:
+        parts += ["## Not made\n", _table(("model", "reason"), [(n.name, n.reason) for n in results.not_made])]
+    failed = [(owner, name, why) for owner, found in results.failed.items() for name, why in found.items()]
+    if failed:
+        parts += ["## Failed\n", _table(("owner", "what", "reason"), failed)]
+    return "\n".join(parts).rstrip("\n") + "\n"
 
 
-def _intro(results: Table) -> str:
-    images = results["images"]
-    members = results["members"]
-    owners = results["methods"][0]["owners"] if results["methods"] else []
-    derived = [m for m in members if m["row"] and m["base"] in owners]
-    strangers = [m for m in members if m["base"] not in owners]
+def _intro(results: Results) -> str:
+    derived = sum(bool(m.row) and m.base in results.owners for m in results.members)
+    others = [m for m in results.members if m.base not in results.owners]
+    released = sum(not m.row for m in others)
+    images = results.images
+    also = ", and for each owner the others with what was derived of them" if len(results.owners) > 1 else ""
     return (
-        f"Version {results['version']}, {results['created']}, seed {results['seed']}. Owners: {', '.join(owners)}. "
-        f"{len(derived)} derivatives of owners, {sum(not m['row'] for m in strangers)} strangers and "
-        f"{sum(bool(m['row']) for m in strangers)} derivatives of strangers; another owner and its derivatives "
-        f"are strangers too. Images, disjoint by content: {images['training']} for training and thieves, "
-        f"{images['probes']} of the owner, {images['evaluation']} for evaluation. Two folds: the authors of one half "
-        "calibrate while those of the other are judged. Intervals: 95 %, AUC by bootstrap over models in clusters, "
-        "rates by Clopper-Pearson.\n"
+        f"Version {results.version}, {results.created}, seed {results.seed}. Owners: {', '.join(results.owners)}. "
+        f"{derived} derivatives of owners. Unrelated: {released} strangers and {len(others) - released} derivatives of "
+        f"strangers (matched negatives){also}. Images, disjoint by content: {images.training} for training and thieves, "
+        f"{images.probes} of the owner, {images.evaluation} for evaluation. Two folds: the authors of one half "
+        "calibrate while those of the other are judged. Intervals: 95 %, of AUC by bootstrap over models in clusters, "
+        "of rates by Clopper-Pearson.\n"
     )
 
 
-def _methods(tables: list[Table]) -> str:
+def _methods(main: Sequence[MethodFigures]) -> str:
     head = ("method", "mean of rows' AUC", "AUC, all", "TPR, no FP", "TPR, FPR 1 %", "negatives", "FPR below (95 %)")
     lines = [
         (
-            t["method"],
-            _number(t["mean_auc"]),
-            _with(t["auc"]),
-            _with(t["tpr_at_0"]),
-            _with(t["tpr_at_1_percent"]),
-            str(t["negatives"]),
-            _number(t["fpr_limit"]),
+            m.method,
+            _number(m.mean_auc),
+            _with(m.auc),
+            _with(m.tpr_at_0),
+            _with(m.tpr_at_1_percent),
+            str(m.negatives),
+            _number(m.fpr_limit),
         )
-        for t in sorted(tables, key=lambda t: -t["mean_auc"])
+        for m in sorted(main, key=lambda m: -m.mean_auc)
     ]
     return _table(head, lines)
 
 
-def _rows(results: Table) -> str:
-    found = sorted((t for t in results["methods"] if t["method"] == "combined"), key=lambda t: t["queries"])
+def _rows(results: Results) -> str:
+    found = sorted((m for m in results.methods if m.method == COMBINED), key=lambda m: m.queries)
     if not found:
         return "It could not be run.\n"
-    needed = results["queries_needed"]["combined"]
-    head = (
-        "row",
-        *(f"AUC at {t['queries']}" for t in found),
-        "interval",
-        "matched negatives only",
-        "TPR, no FP",
-        "needed",
-    )
-    main = next((t for t in found if t["queries"] == results["main_queries"]), found[-1])
+    needed = results.queries_needed[COMBINED]
+    main = next((m for m in found if m.queries == results.main_queries), found[-1])
+    head = ("row", *(f"AUC at {m.queries}" for m in found), "interval", "matched only", "TPR, no FP", "needed")
     lines = []
-    for i, row in enumerate(main["rows"]):
-        fewest = needed.get(row["row"])
+    for i, row in enumerate(main.rows):
+        fewest = needed.get(row.row)
         lines.append(
             (
-                row["row"],
-                *(_number(t["rows"][i]["auc"]["value"]) for t in found),
-                f"{row['auc']['low']:.2f} to {row['auc']['high']:.2f}",
-                f"{_number(row['matched_auc'])} ({row['matched_negatives']})",
-                _number(row["tpr_at_0"]),
+                row.row,
+                *(_number(m.rows[i].auc.value) for m in found),
+                f"{row.auc.low:.2f} to {row.auc.high:.2f}",
+                f"{_number(row.matched_auc)} ({row.matched_negatives})",
+                _number(row.tpr_at_0),
                 "-" if fewest is None else str(fewest),
             )
         )
-    lines.append(("mean", *(_number(t["mean_auc"]) for t in found), "", "", "", ""))
-    lines.append(("TPR, no FP", *(_with(t["tpr_at_0"]) for t in found), "", "", "", ""))
-    return _table(head, lines) + '\n"needed": fewest queries of those tried from which on the AUC is at least 0.99.\n'
+    lines.append(("mean", *(_number(m.mean_auc) for m in found), "", "", "", ""))
+    lines.append(("TPR, no FP", *(_number(m.tpr_at_0.value) for m in found), "", "", "", ""))
+    return (
+        _table(head, lines)
+        + f"\nInterval, matched and TPR: at {main.queries} queries. Matched only: AUC against strangers that went "
+        "through the same, and their number. Needed: fewest queries of those tried from which on the AUC is >= 0.99.\n"
+    )
 
 
-def _families(tables: list[Table]) -> str:
+def _grid(main: Sequence[MethodFigures]) -> str:
+    names = list(dict.fromkeys(row.row for m in main for row in m.rows))
+    lines = [
+        (name, *(next((_number(r.auc.value) for r in m.rows if r.row == name), "-") for m in main)) for name in names
+    ]
+    return _table(("row", *(m.method for m in main)), lines)
+
+
+def _families(families: Sequence[FamilyFigures]) -> str:
     head = (
         "owner",
         "family",
@@ -110,51 +119,37 @@ def _families(tables: list[Table]) -> str:
         "lowest derivative",
     )
     lines = []
-    for t in tables:
-        top = next(iter(t["highest_stranger"].items()), ("-", float("nan")))
-        low = min(t["robustness"].items(), key=lambda i: i[1], default=("-", float("nan")))
+    for f in families:
+        low = min(f.robustness.items(), key=lambda item: item[1], default=("-", math.nan))
         lines.append(
             (
-                t["owner"],
-                t["family"],
-                str(t["probes"]),
-                str(t["passes"]),
-                _number(t["uniqueness"]),
-                _number(t["aruc"]),
-                _number(t["transferability"]),
-                f"{top[1]:.2f} ({top[0]})",
+                f.owner,
+                f.family,
+                str(f.probes),
+                str(f.passes),
+                _number(f.uniqueness),
+                _number(f.aruc),
+                _number(f.transferability),
+                f"{f.highest_stranger[1]:.2f} ({f.highest_stranger[0]})",
                 f"{low[1]:.2f} ({low[0]})",
             )
         )
     return _table(head, lines)
 
 
-def _grid(results: Table) -> str:
-    main = [t for t in results["methods"] if t["queries"] == results["main_queries"]]
-    if not main:
-        return ""
-    rows = list(dict.fromkeys(row["row"] for t in main for row in t["rows"]))
-    lines = []
-    for name in rows:
-        cells = [next((_number(r["auc"]["value"]) for r in t["rows"] if r["row"] == name), "-") for t in main]
-        lines.append((name, *cells))
-    return _table(("row", *(t["method"] for t in main)), lines)
-
-
-def _members(members: list[Table]) -> str:
-    lines = [(m["name"], m["author"], f"{m['accuracy']:.3f}") for m in members]
-    return _table(("model", "author", "accuracy"), lines)
+def _members(members: Sequence[MemberFigures]) -> str:
+    return _table(("model", "author", "accuracy"), [(m.name, m.author, f"{m.accuracy:.3f}") for m in members])
 
 
 def _table(head: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> str:
     text = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    text += ["| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines]
+    text += ["| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in line) + " |" for line in lines]
     return "\n".join(text) + "\n"
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
-def _with(value: Table) -> str:
-    return f"{value['value']:.3f} ({value['low']:.2f} to {value['high']:.2f})"
+def _with(value: Interval) -> str:
+    return f"{value.value:.3f} ({value.low:.2f} to {value.high:.2f})"

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 import fingerprint
 from fingerprint.bench.asking import Asker
 from fingerprint.bench.judge import Trial, trial
 from fingerprint.bench.making import Maker
-from fingerprint.bench.methods import methods
+from fingerprint.bench.methods import Method, methods
 from fingerprint.bench.plan import Plan
+from fingerprint.bench.results import SCHEMA_VERSION, ImageFigures, MemberFigures, Results
 from fingerprint.bench.splits import Splits
-from fingerprint.bench.tables import Table, curve, family_table, method_table, queries_needed
+from fingerprint.bench.tables import curve, family_figures, method_figures, queries_needed
 from fingerprint.bench.zoo import Member, NotMade, Zoo
-from fingerprint.errors import DataError
+from fingerprint.errors import DataError, UsageError
 from fingerprint.progress import Progress
 
-SCHEMA_VERSION = 1
 DRAWS = 5  # choices of the probes where more are stored than asked
+MAIN = 100  # queries that the main tables are of, where so many are among the budgets
 
 
 @dataclass(frozen=True)
 class Options:
     """families: each judged by itself; combination: those that are combined. queries: budgets, the largest is stored.
 
-    build: make what the zoo lacks; else judge what there is.
+    screens: nets trained on the owner's images to screen candidates. build: make what the zoo lacks; else judge what
+    there is.
     """
 
     families: Sequence[str]
@@ -38,68 +40,40 @@ class Options:
     build: bool = True
     threads: int = 1
 
+    def __post_init__(self) -> None:
+        if not self.families or not self.combination or not self.queries:
+            raise UsageError("the benchmark needs at least one family, one to combine, and one budget of queries")
+        if min(self.queries) < len(self.combination):
+            raise UsageError(f"{min(self.queries)} queries can't hold {len(self.combination)} families")
 
-@dataclass(frozen=True)
-class Outcome:
-    """All figures (plain JSON values) and the trials that they come from."""
-
-    results: Table
-    trials: tuple[Trial, ...]
+    @property
+    def main_queries(self) -> int:
+        """The budget of the main tables: 100, or the largest below, or the smallest."""
+        return max((q for q in self.queries if q <= MAIN), default=min(self.queries))
 
 
-def run(plan: Plan, splits: Splits, folder: Path, options: Options, progress: Progress) -> Outcome:
+def run(plan: Plan, splits: Splits, folder: Path, options: Options, progress: Progress) -> Results:
     """Build the zoo below `folder` (or find it there), make the owners' fingerprints, ask everybody, score.
 
     Raises:
         DataError: no owner could be opened.
     """
+    tried = methods(options.families, options.combination)
     with Asker(folder / "answers", options.threads) as asker:
-        zoo = Zoo(folder / "models", plan, splits, asker, progress)
-        members, missing = _members(zoo, options.build)
+        members, missing = _members(Zoo(folder / "models", plan, splits, asker, progress), options.build)
         owners = [m for m in members if not m.row and m.base in {o.name for o in plan.owners}]
         if not owners:
             raise DataError("no owner of the benchmark could be opened: " + "; ".join(n.reason for n in missing))
-        tried = methods(options.families, options.combination)
         needed = list(dict.fromkeys(family for method in tried for family in method.families))
         maker = Maker(folder / "fingerprints", splits, max(options.queries), plan.seed, options.screens, progress)
-        trials = tuple(trial(owner, members, needed, maker, asker) for owner in owners)
-    tables: list[Table] = []
-    for number, method in enumerate(tried):
-        for queries in options.queries:
-            table = method_table(trials, method, queries, DRAWS, plan)
-            tables += [table] if table else []
-        progress.step("scoring", number + 1, len(tried))
-    full = max(q for q in options.queries if q <= 100) if min(options.queries) <= 100 else min(options.queries)
-    results: Table = {
-        "schema_version": SCHEMA_VERSION,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": fingerprint.__version__,
-        "plan": plan.name,
-        "seed": plan.seed,
-        "images": {
-            "training": len(splits.training),
-            "probes": len(splits.probes),
-            "evaluation": len(splits.evaluation),
-            "digest": splits.digest,
-        },
-        "halves": [sorted(half) for half in plan.halves],
-        "rows": [asdict(row) for row in plan.rows],
-        "members": [_shown(m) for m in members],
-        "not_made": [asdict(n) for n in missing],
-        "failed": {t.owner.name: t.failed for t in trials},
-        "families": [family_table(t, name, plan) for t in trials for name in t.panels],
-        "main_queries": full,
-        "methods": tables,
-        "queries_needed": {m.name: queries_needed(tables, m.name) for m in tried},
-        "roc": [curve(trials, m, full, plan) for m in tried if not m.soft],
-    }
-    return Outcome(results, trials)
+        trials = [trial(owner, members, needed, maker, asker) for owner in owners]
+    return _results(plan, splits, options, tried, trials, members, missing, progress)
 
 
 def _members(zoo: Zoo, build: bool) -> tuple[list[Member], list[NotMade]]:
     members: list[Member] = []
     missing: list[NotMade] = []
-    for found in (*zoo.bases(), *zoo.derivatives(build=build)):
+    for found in chain(zoo.bases(), zoo.derivatives(build=build)):
         if isinstance(found, Member):
             members.append(found)
         else:
@@ -107,24 +81,54 @@ def _members(zoo: Zoo, build: bool) -> tuple[list[Member], list[NotMade]]:
     return members, missing
 
 
-def _shown(member: Member) -> Table:
-    return {
-        "name": member.name,
-        "base": member.base,
-        "author": member.author,
-        "row": member.row,
-        "sha256": member.sha256,
-        "accuracy": round(member.accuracy, 4),
-        "seconds": member.seconds,
-    }
+def _results(
+    plan: Plan,
+    splits: Splits,
+    options: Options,
+    tried: Sequence[Method],
+    trials: Sequence[Trial],
+    members: Sequence[Member],
+    missing: Sequence[NotMade],
+    progress: Progress,
+) -> Results:
+    figures = []
+    for number, method in enumerate(tried):
+        found = (method_figures(trials, method, queries, DRAWS, plan) for queries in options.queries)
+        figures += [f for f in found if f is not None]
+        progress.step("scoring", number + 1, len(tried))
+    return Results(
+        schema_version=SCHEMA_VERSION,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=fingerprint.__version__,
+        plan=plan.name,
+        seed=plan.seed,
+        images=ImageFigures(len(splits.training), len(splits.probes), len(splits.evaluation), splits.digest),
+        owners=tuple(t.owner.name for t in trials),
+        halves=tuple(tuple(sorted(half)) for half in plan.halves),
+        rows=plan.rows,
+        members=tuple(
+            MemberFigures(m.name, m.base, m.author, m.row, m.sha256, round(m.accuracy, 4), m.seconds) for m in members
+        ),
+        not_made=tuple(missing),
+        failed={t.owner.name: t.failed for t in trials},
+        families=tuple(family_figures(t, name, plan) for t in trials for name in t.panels),
+        main_queries=options.main_queries,
+        methods=tuple(figures),
+        queries_needed={m.name: queries_needed(figures, m.name) for m in tried},
+        curves=tuple(curve(trials, m, options.main_queries, plan) for m in tried if not m.soft),
+    )
 
 
-def write(results: Table, out: Path) -> list[Path]:
-    """results.json, results.md, and the plots where matplotlib is installed, into `out`."""
+def write(results: Results, out: Path) -> list[Path]:
+    """results.json, results.md, and the plots, into `out`.
+
+    Raises:
+        MissingExtra: matplotlib is not installed (the other two are written all the same).
+    """
     from fingerprint.bench.page import page
-    from fingerprint.bench.plots import plots
+    from fingerprint.bench.plots import draw
 
     out.mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (out / "results.json").write_text(results.to_json())
     (out / "results.md").write_text(page(results))
-    return [out / "results.json", out / "results.md", *plots(results, out)]
+    return [out / "results.json", out / "results.md", *draw(results, out)]

@@ -1,7 +1,8 @@
-"""From scores to the tables of a results page, as plain JSON values."""
+"""From scores to figures."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,123 +22,117 @@ from fingerprint.bench.metrics import (
     upper_limit,
 )
 from fingerprint.bench.plan import Plan, Row
+from fingerprint.bench.results import Curve, FamilyFigures, GroupFigures, MethodFigures, RowFigures
+from fingerprint.bench.rows import COMPRESSION
 
-COMPRESSION = "compression"
 SEPARATES = 0.99  # AUC that counts as separated where the queries needed are told
-Table = dict[str, object]
+RESAMPLED = 300  # draws of the bootstrap
 
 
-def method_table(trials: Sequence[Trial], method: Method, queries: int, draws: int, plan: Plan) -> Table | None:
+def method_figures(
+    trials: Sequence[Trial], method: Method, queries: int, draws: int, plan: Plan
+) -> MethodFigures | None:
     """One method with so many queries: every row, every group, and all together. None where it could not be run."""
     scored = list(score(trials, method, queries, draws, plan))
-    if not scored:
-        return None
     made = {m.row for t in trials for m in t.members if m.base == t.owner.name and m.row}
     rows = [row for row in plan.rows if row.name in made]
-    per_row = [_row(scored, row, plan.seed) for row in rows]
+    if not scored or not rows:
+        return None
+    per_row = tuple(_row(scored, row, plan.seed) for row in rows)
     cells = [s.cell() for s in scored]
-    found, total = hits(cells, 0.0)
-    one = _of_one_draw(scored, draws)
+    one = _of_one_draw(scored)
     negatives = sum(len(c.negatives) for c in one)
-    return {
-        "method": method.name,
-        "families": list(method.families),
-        "queries": queries,
-        "soft": method.soft,
-        "owners": [t.owner.name for t in trials if all(f in t.panels for f in method.families)],
-        "rows": per_row,
-        "groups": [_group(scored, rows, group) for group in dict.fromkeys(row.group for row in rows)],
-        "auc": _interval(bootstrap(cells, auc, plan.seed, 300)),
-        "mean_auc": float(np.mean([r["auc"]["value"] for r in per_row])),  # type: ignore[index]
-        "tpr_at_0": _rate(found, total, one),
-        "tpr_at_1_percent": _rate(*hits(cells, 0.01), one),
-        "negatives": negatives,
-        "fpr_limit": upper_limit(0, negatives),
-    }
+    return MethodFigures(
+        method=method.name,
+        families=method.families,
+        queries=queries,
+        soft=method.soft,
+        owners=tuple(dict.fromkeys(s.trial.owner.name for s in scored)),
+        rows=per_row,
+        groups=tuple(_group(scored, rows, group) for group in dict.fromkeys(row.group for row in rows)),
+        auc=bootstrap(cells, auc, plan.seed, RESAMPLED),
+        mean_auc=float(np.mean([r.auc.value for r in per_row])),
+        tpr_at_0=_rate(cells, 0.0, one),
+        tpr_at_1_percent=_rate(cells, 0.01, one),
+        negatives=negatives,
+        fpr_limit=upper_limit(0, negatives),
+    )
 
 
-def _row(scored: Sequence[Scored], row: Row, seed: int) -> Table:
+def _row(scored: Sequence[Scored], row: Row, seed: int) -> RowFigures:
     cells = [s.cell([row.name]) for s in scored]
     twins = [s.cell([row.name], matched=True) for s in scored]
-    found, total = hits(cells, 0.0)
-    return {
-        "row": row.name,
-        "group": row.group,
-        "auc": _interval(bootstrap(cells, auc, seed, 300)),
-        "matched_auc": auc(twins),
-        "tpr_at_0": found / total if total else None,
-        "positives": len({g for c in cells for g in c.positive_groups}),
-        "matched_negatives": len({g for c in twins for g in c.negative_groups}),
-    }
+    return RowFigures(
+        row=row.name,
+        group=row.group,
+        auc=bootstrap(cells, auc, seed, RESAMPLED),
+        matched_auc=auc(twins),
+        tpr_at_0=_share(cells),
+        positives=len({g for c in cells for g in c.positive_groups}),
+        matched_negatives=len({g for c in twins for g in c.negative_groups}),
+    )
 
 
-def _group(scored: Sequence[Scored], rows: Sequence[Row], group: str) -> Table:
+def _group(scored: Sequence[Scored], rows: Sequence[Row], group: str) -> GroupFigures:
     cells = [s.cell([row.name for row in rows if row.group == group]) for s in scored]
+    gaps = [float(c.positives.min() - c.negatives.max()) for c in cells if len(c.positives) and len(c.negatives)]
+    return GroupFigures(group, auc(cells), _share(cells), min(gaps, default=math.nan))
+
+
+def _share(cells: Sequence[Cell]) -> float:
     found, total = hits(cells, 0.0)
-    lowest = min((float(c.positives.min() - c.negatives.max()) for c in cells if len(c.positives)), default=None)
-    return {"group": group, "auc": auc(cells), "tpr_at_0": found / total if total else None, "gap": lowest}
+    return found / total if total else math.nan
 
 
-def _of_one_draw(scored: Sequence[Scored], draws: int) -> list[Cell]:
+def _of_one_draw(scored: Sequence[Scored]) -> list[Cell]:
     """Cells of the first draw only: what intervals count as independent."""
-    seen: set[tuple[str, int]] = set()
-    cells = []
+    first: dict[tuple[str, int], Cell] = {}
     for item in scored:
-        key = (item.trial.owner.name, item.fold)
-        if key not in seen:
-            seen.add(key)
-            cells.append(item.cell())
-    return cells
+        first.setdefault((item.trial.owner.name, item.fold), item.cell())
+    return list(first.values())
 
 
-def _rate(found: int, total: int, one: Sequence[Cell]) -> dict[str, float]:
+def _rate(cells: Sequence[Cell], rate: float, one: Sequence[Cell]) -> Interval:
+    found, total = hits(cells, rate)
     count = len({group for cell in one for group in cell.positive_groups})  # each is judged in two folds
-    return _interval(proportion(round(found / total * count), count)) if total else _interval(proportion(0, 0))
+    return proportion(round(found / total * count), count) if total else proportion(0, 0)
 
 
-def _interval(value: Interval) -> dict[str, float]:
-    return {"value": value.value, "low": value.low, "high": value.high}
-
-
-def family_table(trial: Trial, name: str, plan: Plan) -> Table:
-    """What one family's plain match rates say: Uniqueness Score, ARUC, the gap, and what it cost."""
-    panel, made = trial.panels[name], trial.made[name]
+def family_figures(trial: Trial, name: str, plan: Plan) -> FamilyFigures:
+    """What one family's plain match rates say, and what it cost."""
+    panel, made, members, mine = trial.panels[name], trial.made[name], trial.members, trial.mine
     rates = panel.matches.mean(axis=1)
     groups = {row.name: row.group for row in plan.rows}
-    mine = trial.mine
     others = np.concatenate([trial.strangers(plan, 0), trial.strangers(plan, 1)])
-    bases = others[[trial.members[i].row == "" for i in others]]
-    compressed = mine[[groups.get(trial.members[i].row) == COMPRESSION for i in mine]]
-    return {
-        "owner": trial.owner.name,
-        "family": name,
-        "probes": len(made.probes),
-        "passes": made.passes,
-        "seconds": made.seconds,
-        "uniqueness": uniqueness(rates[compressed], rates[bases]),
-        "aruc": aruc(rates[mine], rates[others]),
-        "robustness": {trial.members[i].row: float(rates[i]) for i in mine},
-        "highest_stranger": {trial.members[i].name: float(rates[i]) for i in others[np.argsort(-rates[others])][:3]},
-        "transferability": float(rates[bases].mean()) if len(bases) else None,
-        "mean_stranger_derivative": float(rates[others].mean()) if len(others) else None,
-    }
+    bases = np.array([i for i in others.tolist() if members[i].row == ""], np.int64)
+    compressed = np.array([i for i in mine.tolist() if groups.get(members[i].row) == COMPRESSION], np.int64)
+    return FamilyFigures(
+        owner=trial.owner.name,
+        family=name,
+        probes=len(made.probes),
+        passes=made.passes,
+        seconds=made.seconds,
+        uniqueness=uniqueness(rates[compressed], rates[bases]),
+        aruc=aruc(rates[mine], rates[others]),
+        transferability=float(rates[bases].mean()) if len(bases) else math.nan,
+        robustness={members[i].row: float(rates[i]) for i in mine},
+        strangers={members[i].name: float(rates[i]) for i in others},
+    )
 
 
-def curve(trials: Sequence[Trial], method: Method, queries: int, plan: Plan) -> Table:
+def curve(trials: Sequence[Trial], method: Method, queries: int, plan: Plan) -> Curve:
     """The ROC curve of a method over everything."""
-    x, y = roc([s.cell() for s in score(trials, method, queries, 1, plan)])
-    return {"method": method.name, "queries": queries, "fpr": x.tolist(), "tpr": y.tolist()}
+    fpr, tpr = roc([s.cell() for s in score(trials, method, queries, 1, plan)])
+    return Curve(method.name, queries, tuple(fpr.tolist()), tuple(tpr.tolist()))
 
 
-def queries_needed(tables: Sequence[Table], method: str) -> dict[str, int | None]:
-    """Per row, the fewest queries of those tried with which the AUC reached 0.99 and stayed there."""
-    mine = sorted((t for t in tables if t["method"] == method), key=lambda t: int(t["queries"]))  # type: ignore[call-overload]
+def queries_needed(figures: Sequence[MethodFigures], method: str) -> dict[str, int | None]:
+    """Per row, the fewest queries of those tried from which on the AUC is at least 0.99."""
     needed: dict[str, int | None] = {}
-    for table in mine:
-        for row in table["rows"]:  # type: ignore[attr-defined]
-            good = row["auc"]["value"] >= SEPARATES
-            if not good:
-                needed[row["row"]] = None
-            elif needed.get(row["row"]) is None:
-                needed[row["row"]] = int(table["queries"])  # type: ignore[call-overload]
+    for found in sorted((f for f in figures if f.method == method), key=lambda f: f.queries):
+        for row in found.rows:
+            if row.auc.value < SEPARATES:
+                needed[row.row] = None
+            elif needed.get(row.row) is None:
+                needed[row.row] = found.queries
     return needed
