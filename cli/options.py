@@ -179,6 +179,14 @@ Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Expla
 Repeat: TypeAlias = Annotated[
     int, typer.Option("--repeat", metavar="N", min=1, help="Send every input N times; the majority's label counts.")
 ]
+Sequential: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--sequential/--all-probes",
+        help="Ask step by step and stop when the answer is clear. Default: for endpoints only.",
+        show_default=False,
+    ),
+]
 ProtocolKind: TypeAlias = Annotated[
     Protocol | None, typer.Option("--protocol", help="What an endpoint speaks. Default: told by the URL.")
 ]

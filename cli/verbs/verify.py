@@ -47,6 +47,7 @@ def verify(
     fail_on: Annotated[FailOn, typer.Option("--fail-on", help="The least finding that gives exit 1.")] = FailOn.derived,
     label_only: flags.LabelOnly = False,
     repeat: flags.Repeat = 1,
+    sequential: flags.Sequential = None,
     responses: flags.Responses = None,
     export: flags.ExportId = None,
     protocol: flags.ProtocolKind = None,
@@ -112,6 +113,7 @@ def verify(
                 factory=factory,
                 threads=threads,
                 repeat=repeat,
+                sequential=sequential,
                 remote=RemoteOptions(
                     protocol=protocol.value if protocol else None,
                     batch=batch,
@@ -132,7 +134,7 @@ def verify(
                 for url in urls:
                     parse(url, protocol.value if protocol else None)  # before a database is opened in vain
             records, selection = _select(stack, request, terminal)
-            if budget is None and factory is None and places and isinstance(places[0], Path):
+            if budget is None and not sequential and factory is None and places and isinstance(places[0], Path):
                 pool.ask_ahead([places[0]], selection.fingerprints, given)
             asked = options()
             subjects: list[Place] = [*places]

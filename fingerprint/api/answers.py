@@ -123,6 +123,21 @@ def compare_mapped(
     return found
 
 
+def flags(
+    fingerprint: Fingerprint, drawn: Draw, outputs: Floats, class_offset: int, labels: LabelMap | None
+) -> list[tuple[int, bool]]:
+    """(family index, whether the label is the owner's) of each drawn probe whose class the suspect has, in order."""
+    payload = fingerprint.payload
+    targets = payload.targets[drawn.index]
+    if labels is None:
+        expected, answered = targets, labels_of(outputs, class_offset)
+    else:
+        expected, answered = labels.of_targets(targets), labels_of(outputs)
+    matches = answered == expected
+    rows = np.arange(len(targets)) if labels is None else np.nonzero(expected >= 0)[0]
+    return [(int(payload.family[drawn.index[i]]), bool(matches[i])) for i in rows]
+
+
 def total(measured: Mapping[str, FamilyMatch]) -> float:
     """Match rate over all families."""
     return sum(m.matches for m in measured.values()) / max(1, sum(m.queries for m in measured.values()))

@@ -40,6 +40,11 @@ class Asker:
         """Different inputs that may still be asked; None = no bound."""
         return None if self.meter.left is None else self.fit(self.meter.left // self.repeat)
 
+    @property
+    def step(self) -> int:
+        """Inputs are sent in multiples of this."""
+        return self._session.step
+
     def fit(self, count: int) -> int:
         """The largest number of inputs, up to `count`, that is sent without padding."""
         return count // self._session.step * self._session.step

@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fingerprint.api.answers import Draw, ask, compare, compare_mapped, draw, given
+from fingerprint.api.answers import Draw, ask, draw, given
 from fingerprint.api.asking import Asker
-from fingerprint.api.reduced import NO_ORDERS, missing_classes
+from fingerprint.api.questioning import Questioning, in_random_order
 from fingerprint.api.results import FingerprintRef, Result, Status, Suspect
 from fingerprint.api.subjects import Subject
 from fingerprint.data import CleanImages, load_images
@@ -25,7 +26,6 @@ from fingerprint.errors import (
     SpecError,
     WorkerError,
 )
-from fingerprint.model import Floats
 from fingerprint.record import Fingerprint, canonical
 from fingerprint.remote.interface import Manner, Meter
 from fingerprint.spec import FoundSpec
@@ -111,6 +111,7 @@ class Examination:
                     "budget": options.budget,
                     "sharing": None if alone else len(self.specs),
                     "repeat": options.repeat,
+                    "sequential": self._sequential,
                     "label_only": options.label_only,
                     "factory": options.factory,
                     "spec": found.spec.to_dict() if found else None,  # type: ignore[dict-item]
@@ -144,23 +145,43 @@ class Examination:
             groups.setdefault(self.specs[i], []).append(i)
         return list(groups.items())
 
-    def _draw(self, index: int, count: int | None) -> Draw:
-        """Probes to ask. Those that leave this machine are marked first, and others than were sent elsewhere preferred.
+    @property
+    def _sequential(self) -> bool:
+        """Whether probes are asked until the answer is clear, not all together."""
+        asked, subject = self.options.sequential, self.subject
+        return asked if asked is not None else subject.place is not None
 
-        Raises:
-            StoreError: that they leave can't be recorded.
-        """
+    def _draw(self, index: int, count: int | None) -> Draw:
+        """Probes to ask, in random order if step by step; others than were sent elsewhere are preferred."""
         fingerprint, place = self.verifier.fingerprints[index], self.subject.place
         answered = self.subject.answered(fingerprint)
         if answered is not None:
             return Draw(np.asarray(answered, np.int64))
-        if place is None:
-            return draw(fingerprint, count)
-        root, exposures = fingerprint.manifest.probes.merkle_root, self.verifier.exposures
-        elsewhere = (probes for name, probes in exposures.known(root).items() if name != place)
-        drawn = draw(fingerprint, count, frozenset[int]().union(*elsewhere))
-        exposures.add(root, frozenset(drawn.index.tolist()), place)
-        return drawn
+        avoid: frozenset[int] = frozenset()
+        if place is not None:
+            known = self.verifier.exposures.known(fingerprint.manifest.probes.merkle_root)
+            avoid = avoid.union(*(probes for name, probes in known.items() if name != place))
+        drawn = draw(fingerprint, count, avoid)
+        return in_random_order(drawn, avoid) if self._sequential else drawn
+
+    def _mark(self, index: int, probes: NDArray[np.int64]) -> None:
+        """Probes that are about to leave this machine. Raises StoreError: that can't be recorded."""
+        if self.subject.place is not None and self.subject.answered(self.verifier.fingerprints[index]) is None:
+            root = self.verifier.fingerprints[index].manifest.probes.merkle_root
+            self.verifier.exposures.add(root, frozenset(probes.tolist()), self.subject.place)
+
+    def _question(
+        self, asker: Asker, index: int, alpha: float, drawn: Draw, setting: Setting
+    ) -> tuple[Verdict, dict[str, list[int]]]:
+        """Ask one fingerprint's probes under one setting: the verdict, and what was answered."""
+        questioning = Questioning(self.verifier, index, alpha, setting)
+        if self._sequential:
+            verdict, asked, outputs = questioning.step_by_step(asker, drawn, lambda probes: self._mark(index, probes))
+        else:
+            self._mark(index, drawn.index)
+            (outputs,) = ask(asker.predict, setting.spec, [self.verifier.fingerprints[index]], [drawn])
+            verdict, asked = questioning.verdict(drawn, outputs, asker.manner), drawn
+        return verdict, given(asked, outputs, setting.spec.class_offset)
 
     def _by_spec(self, asker: Asker, indices: list[int], found: FoundSpec, waiting: int) -> dict[int, Result]:
         """One pass for all fingerprints of an image shape. `waiting`: fingerprints that share what is left to send."""
@@ -168,17 +189,27 @@ class Examination:
         if share is not None and share < 1:
             text = f"The budget of {self.options.budget} inputs does not reach for all {len(self.specs)} fingerprints."
             return {i: self._unsure(i, text, 0) for i in indices}
+        adaptation: dict[str, object] = {"origin": found.origin, "spec": found.spec.to_dict()}
         chosen = [self.verifier.fingerprints[i] for i in indices]
         draws = [self._draw(i, share) for i in indices]
+        results = {}
+        if self._sequential:
+            for i, drawn in zip(indices, draws, strict=True):
+                before = asker.meter.sent
+                verdict, answers = self._question(asker, i, self.options.alpha, drawn, Setting(found.spec))
+                verdict = replace(verdict, queries=asker.meter.sent - before)
+                results[i] = self._result(i, verdict, adaptation, asker, answers)
+            return results
+        for i, drawn in zip(indices, draws, strict=True):
+            self._mark(i, drawn.index)
         before = asker.meter.sent
         with self.verifier.fitting(indices, self.options.alpha):
             outputs = ask(asker.predict, found.spec, chosen, draws)
         planned = asker.repeat * sum(len(d.index) for d in draws)
         extra = asker.meter.sent - before - planned  # retries, padding: counted with each fingerprint
-        adaptation: dict[str, object] = {"origin": found.origin, "spec": found.spec.to_dict()}
-        results = {}
         for i, drawn, output in zip(indices, draws, outputs, strict=True):
-            verdict = self._verdict(i, self.options.alpha, drawn, output, Setting(found.spec), asker)
+            questioning = Questioning(self.verifier, i, self.options.alpha, Setting(found.spec))
+            verdict = questioning.verdict(drawn, output, asker.manner)
             verdict = replace(verdict, queries=asker.repeat * len(drawn.index) + extra)
             results[i] = self._result(i, verdict, adaptation, asker, given(drawn, output, found.spec.class_offset))
         return results
@@ -210,7 +241,6 @@ class Examination:
 
     def _best_of(self, asker: Asker, index: int, settled: Settled, before: int, left: int | None) -> Result:
         """`before`: inputs sent when this fingerprint's turn came. `left`: different inputs that it may still ask."""
-        fingerprint = self.verifier.fingerprints[index]
         settings = settled.settings
         count = None if left is None else asker.fit(left // len(settings))
         if count is not None and count < 1:
@@ -219,9 +249,8 @@ class Examination:
         verdicts: list[tuple[Verdict, Setting, dict[str, list[int]]]] = []
         drawn = self._draw(index, count)  # one for all settings: the fewer probes a host sees, the better
         for setting in settings:
-            (outputs,) = ask(asker.predict, setting.spec, [fingerprint], [drawn])
-            answers = given(drawn, outputs, setting.spec.class_offset)
-            verdicts.append((self._verdict(index, alpha, drawn, outputs, setting, asker), setting, answers))
+            verdict, answers = self._question(asker, index, alpha, drawn, setting)
+            verdicts.append((verdict, setting, answers))
         best, setting, answers = min(verdicts, key=lambda found: 1.0 if found[0].total_p is None else found[0].total_p)
         if best.lineage == "unrelated" and (settled.crowded or any(v.lineage != "unrelated" for v, *_ in verdicts)):
             best = replace(
@@ -253,31 +282,6 @@ class Examination:
         known = payload.clean_labels.min() >= 0
         labels = payload.clean_labels if known else payload.clean_responses.argmax(axis=1).astype(np.int64)
         return CleanImages(payload.clean_images, labels)
-
-    def _verdict(
-        self, index: int, alpha: float, drawn: Draw, outputs: Floats, setting: Setting, asker: Asker
-    ) -> Verdict:
-        fingerprint, manner = self.verifier.fingerprints[index], asker.manner
-        labels = setting.labels or missing_classes(fingerprint, outputs, setting.spec, manner)
-        label_only = self.options.label_only or bool(manner.label_only)
-        if labels is None:
-            classes, known = outputs.shape[1] - setting.spec.class_offset, fingerprint.manifest.outputs
-            same = classes <= known if manner.open_classes else classes == known
-            measured = compare(
-                fingerprint.manifest.families,
-                fingerprint.payload,
-                drawn,
-                outputs,
-                setting.spec.class_offset,
-                label_only=label_only,
-            )
-            return self.verifier.test(index, alpha).decide(measured, len(drawn.index), same_labels=same)
-        test = self.verifier.test_among(index, alpha, labels)
-        if test is None:
-            return undecided(alpha, len(drawn.index), NO_ORDERS)
-        measured = compare_mapped(test.manifest.families, fingerprint, drawn, outputs, labels, label_only=label_only)
-        same = labels.complete and outputs.shape[1] == fingerprint.manifest.outputs
-        return test.decide(measured, len(drawn.index), same_labels=same)
 
     def _result(
         self,

@@ -38,6 +38,7 @@ class VerifyOptions:
     """How to verify. alpha bounds the probability of `derived` for an unrelated model.
 
     budget: inputs sent to a suspect at most, whatever for (None: all probes). repeat: times that each input is sent.
+    sequential: ask probe by probe until the answer is clear (None: where probes leave this machine).
     spec: for all suspects, before their sidecars. data: clean images to settle how a suspect wants its input.
     label_only: use nothing but the top label. allow_code: open formats that can carry code. threads: per worker, 0 =
     all cores. remote: how to ask endpoints.
@@ -47,6 +48,7 @@ class VerifyOptions:
     calibration: Asked = "auto"
     budget: int | None = None
     repeat: int = 1
+    sequential: bool | None = None
     label_only: bool = False
     spec: InputSpec | None = None
     data: Path | None = None

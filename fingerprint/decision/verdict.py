@@ -69,6 +69,7 @@ class Verdict:
     power: float | None = None
     families: tuple[FamilyResult, ...] = ()
     reason: str = ""
+    evidence: tuple[tuple[int, float], ...] = ()  # step by step: (answers, log10 of the wealth of the bet)
     explanation: str = field(default="", compare=False)
 
     def __bool__(self) -> NoReturn:

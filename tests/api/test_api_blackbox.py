@@ -43,7 +43,7 @@ def serving(path: Path, *, binary: bool = True) -> Iterator[Server]:
 def run(
     record: Fingerprint, pool: WorkerPool, place: str, exposures: ForgottenExposures | None = None, **options: object
 ) -> Result:
-    settings = VerifyOptions(**{"alpha": 0.05, "remote": FAST, **options})  # type: ignore[arg-type]
+    settings = VerifyOptions(**{"alpha": 0.05, "remote": FAST, "sequential": False, **options})  # type: ignore[arg-type]
     (result,) = verify([place], [record], settings, pool=pool, exposures=exposures)
     return result
 

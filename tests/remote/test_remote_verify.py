@@ -58,7 +58,7 @@ def send(handler: BaseHTTPRequestHandler, scores: Any) -> None:  # noqa: ANN401
 
 def run(made: Host, exposures: ForgottenExposures | None = None, **options: Any) -> Result:  # noqa: ANN401
     remote = RemoteOptions(retries=1, timeout_s=0.5)
-    settings = VerifyOptions(**{"spec": SPEC, "remote": remote, **options})
+    settings = VerifyOptions(**{"spec": SPEC, "remote": remote, "sequential": False, **options})
     (result,) = verify([made.origin + "/v2/models/m"], [RECORD], settings, exposures=exposures)
     assert "\n" not in result.reason
     json.dumps(result.to_dict(), allow_nan=False)
@@ -121,7 +121,7 @@ def test_what_a_failed_run_has_sent_stays_exposed(host: Start) -> None:
 def test_torchserve(top: object, host: Start) -> None:
     made = host(lambda handler, body: reply(handler, top))
     remote = RemoteOptions(retries=0, timeout_s=5)
-    (result,) = verify([made.origin + "/predictions/m"], [RECORD], VerifyOptions(remote=remote))
+    (result,) = verify([made.origin + "/predictions/m"], [RECORD], VerifyOptions(remote=remote, sequential=False))
     if isinstance(top, list) and len(top) > 1:
         assert (result.status, result.verdict) == ("degenerate", None)  # the same scores for all
         return

@@ -1,0 +1,121 @@
+"""One fingerprint under one input setting: asking its probes step by step, and judging answers."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fingerprint.api.answers import Draw, ask, compare, compare_mapped, flags
+from fingerprint.api.asking import Asker
+from fingerprint.api.reduced import NO_ORDERS, missing_classes
+from fingerprint.decision.lineage import LineageTest
+from fingerprint.decision.verdict import Verdict, undecided
+from fingerprint.engine.labels import LabelMap
+from fingerprint.engine.settle import Setting
+from fingerprint.model import Floats
+from fingerprint.record import FamilyMatch
+from fingerprint.remote.interface import Manner
+
+if TYPE_CHECKING:
+    from fingerprint.api.verify import Verifier
+
+STEP = 4  # probes between two looks at the evidence
+Mark = Callable[[NDArray[np.int64]], None]  # told which probes are about to be sent
+
+
+@dataclass(frozen=True)
+class Questioning:
+    """One fingerprint (by index) under one setting, at a share `alpha` of the error."""
+
+    verifier: Verifier
+    index: int
+    alpha: float
+    setting: Setting
+
+    def verdict(self, drawn: Draw, outputs: Floats, manner: Manner) -> Verdict:
+        """Judge the answers (n, K') to all drawn probes."""
+        test, measured, same = self._measure(drawn, outputs, self._labels(outputs, manner), manner)
+        if test is None:
+            return undecided(self.alpha, len(drawn.index), NO_ORDERS)
+        return test.decide(measured, len(drawn.index), same_labels=same)
+
+    def step_by_step(self, asker: Asker, drawn: Draw, mark: Mark) -> tuple[Verdict, Draw, Floats]:
+        """Ask in the order drawn until the answer is clear; the verdict, and what was asked and answered."""
+        from fingerprint.decision.sequential import SequentialTest
+
+        fingerprint = self.verifier.fingerprints[self.index]
+        names = [family.name for family in fingerprint.manifest.families]
+        planned = Counter(names[i] for i in fingerprint.payload.family[drawn.index])
+        test: SequentialTest | None = None
+        outputs, asked = np.zeros((0, 0), np.float32), 0
+        labels: LabelMap | None = None
+        while asked < len(drawn.index):
+            part = Draw(drawn.index[asked : asked + max(asker.fit(STEP), asker.step)])
+            mark(part.index)
+            (answered,) = ask(asker.predict, self.setting.spec, [fingerprint], [part])
+            outputs = _joined(outputs, answered)
+            if test is None:
+                labels = self._labels(outputs, asker.manner)
+                base = self._base(labels)
+                if base is None:
+                    return undecided(self.alpha, len(part.index), NO_ORDERS), part, outputs
+                test = SequentialTest(base, planned)
+            for family, match in flags(fingerprint, part, answered, self.setting.spec.class_offset, labels):
+                test.add(names[family], match)
+            asked += len(part.index)
+            if test.clear:
+                break
+        seen = Draw(drawn.index[:asked])
+        _, measured, same = self._measure(seen, outputs, labels, asker.manner)
+        if test is None:
+            return undecided(self.alpha, 0, "No probe could be asked."), seen, outputs
+        found = replace(test.decide(measured, asked, same_labels=same), evidence=test.evidence())
+        return found, seen, outputs
+
+    def _labels(self, outputs: Floats, manner: Manner) -> LabelMap | None:
+        fingerprint = self.verifier.fingerprints[self.index]
+        return self.setting.labels or missing_classes(fingerprint, outputs, self.setting.spec, manner)
+
+    def _base(self, labels: LabelMap | None) -> LineageTest | None:
+        if labels is None:
+            return self.verifier.test(self.index, self.alpha)
+        return self.verifier.test_among(self.index, self.alpha, labels)
+
+    def _measure(
+        self, drawn: Draw, outputs: Floats, labels: LabelMap | None, manner: Manner
+    ) -> tuple[LineageTest | None, dict[str, FamilyMatch], bool]:
+        """The test for this label space, the agreement by family, and whether the label space is the owner's."""
+        fingerprint, offset = self.verifier.fingerprints[self.index], self.setting.spec.class_offset
+        label_only = self.verifier.options.label_only or bool(manner.label_only)
+        manifest, test = fingerprint.manifest, self._base(labels)
+        if labels is None:
+            classes, known = outputs.shape[1] - offset, manifest.outputs
+            same = classes <= known if manner.open_classes else classes == known
+            found = compare(
+                manifest.families, fingerprint.payload, drawn, outputs, offset, label_only=label_only
+            )  # fmt: skip
+            return test, found, same
+        if test is None:
+            return None, {}, False
+        found = compare_mapped(test.manifest.families, fingerprint, drawn, outputs, labels, label_only=label_only)
+        return test, found, labels.complete and outputs.shape[1] == manifest.outputs
+
+
+def in_random_order(drawn: Draw, late: Collection[int]) -> Draw:
+    """The same probes in an order that nobody can foresee; those in `late` come last."""
+    shuffled = np.random.default_rng(secrets.randbits(128)).permutation(drawn.index)
+    last = np.isin(shuffled, np.fromiter(late, np.int64))
+    return Draw(shuffled[np.argsort(last, kind="stable")])
+
+
+def _joined(before: Floats, after: Floats) -> Floats:
+    """Rows of both; one that names fewer classes is filled up."""
+    width = max(before.shape[1], after.shape[1])
+    rows = [np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in (before, after) if len(part)]
+    return np.concatenate(rows) if rows else after

@@ -1,0 +1,52 @@
+"""Betting against "at most S of all N probes match" while probes are asked in random order.
+
+Waudby-Smith and Ramdas, "Confidence sequences for sampling without replacement" (NeurIPS 2020), for labels: after t
+probes with s matches the next one matches with probability at most m = (S - s) / (N - t) where the hypothesis holds. A
+bettor who stakes a share of his wealth on "it matches" then gains nothing on average, however he chose the stake from
+what he saw. By Ville's inequality his wealth reaches 1 / level with probability at most `level`, at any time: one may
+look after every answer and stop.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+PRIOR_MATCHES, PRIOR_PROBES = 4.5, 5.0  # what the bettor expects of a derivative before the first answer
+MOST_STAKED = 0.9  # of what a single mismatch could cost him
+
+
+def log_wealth(matches: NDArray[np.bool_], count: int, most: int) -> NDArray[np.float64]:
+    """Natural logarithm of the wealth after each answer.
+
+    Args:
+        matches: (R, T) whether each answer matched, in the order asked; R independent orders.
+        count: N, all probes of the family; T <= N.
+        most: S, matches among all N that the hypothesis allows.
+
+    Returns:
+        (R, T); +inf from where the hypothesis is impossible.
+    """
+    wealth = np.zeros(matches.shape)
+    current = np.zeros(len(matches))
+    seen = np.zeros(len(matches))
+    for t in range(matches.shape[1]):
+        hit = matches[:, t]
+        mean = np.clip((most - seen) / (count - t), 0.0, 1.0)
+        expected = (PRIOR_MATCHES + seen) / (PRIOR_PROBES + t)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            kelly = (expected - mean) / (mean * (1.0 - mean))
+            stake = np.clip(np.where(mean < 1.0, kelly, 0.0), 0.0, MOST_STAKED / mean)
+            won = np.where(mean > 0.0, np.log1p(stake * (1.0 - mean)), np.inf)
+            lost = np.where(mean > 0.0, np.log1p(-stake * mean), 0.0)
+        current = np.where(np.isinf(current), current, current + np.where(hit, won, lost))
+        wealth[:, t] = current
+        seen += hit
+    return wealth
+
+
+def reaches(matches: NDArray[np.bool_], count: int, most: int, level: float) -> NDArray[np.bool_]:
+    """(R,) whether the wealth reached 1 / level at some time."""
+    if not matches.shape[1]:
+        return np.zeros(len(matches), np.bool_)
+    return np.asarray(log_wealth(matches, count, most).max(axis=1) >= -np.log(level))

@@ -1,0 +1,134 @@
+"""Lineage, one probe after another: stop as soon as the answer is clear, at the same error level.
+
+The two errors of `lineage` stay apart and each gets half of a family's share: between models, gamma fixes how many of
+all N probes an unrelated model may match; within the fingerprint, `betting` tests that number on the probes asked so
+far, valid at any time (METHODS section 6, "Together"). A second bet, on mismatches, is against "it matches as often as
+the weakest copy that the record lists": it ends the questions where the suspect is no such copy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from fingerprint.decision.betting import log_wealth, reaches
+from fingerprint.decision.lineage import LineageTest, Test
+from fingerprint.record import FamilyMatch
+
+ORDERS = 400  # random orders in which a listed copy is asked, to know the power
+COARSENESS = 0.8  # ratio of the levels at which a p-value is looked for
+SMALLEST_P = 1e-12
+
+
+class SequentialTest(LineageTest):
+    """A `LineageTest` on answers that come one by one, in an order that the verifier drew.
+
+    Args:
+        base: the fitted test; shared, not changed.
+        asked: by family, how many of its probes may be asked at most.
+    """
+
+    def __init__(self, base: LineageTest, asked: Mapping[str, int]) -> None:
+        self.__dict__.update(base.__dict__)
+        self._soft = {}  # soft outputs are calibrated for all probes together
+        self._asked = dict(asked)
+        self._paths: dict[str, list[bool]] = {name: [] for name in asked}
+        self._powers: dict[tuple[str, int, float], float] = {}
+
+    def add(self, family: str, match: bool) -> None:
+        """One more answer."""
+        self._paths[family].append(match)
+
+    @property
+    def clear(self) -> bool:
+        """Whether no further answer is needed."""
+        if self.kind is None:
+            return False  # nothing can be decided: all answers are shown
+        return any(
+            self._rejects_at(f.name, f.count, self.settings.alpha * f.weight) for f in self.manifest.families
+            if f.name in self._paths
+        ) or self._below_copies({})  # fmt: skip
+
+    def evidence(self) -> tuple[tuple[int, float], ...]:
+        """(answers, log10 of the wealth) of the family that found most, after each of its answers."""
+        curves = []
+        for family in self.manifest.families:
+            path, most = self._path(family.name), self._most(family.name, family.count, self._level(family.weight))
+            if most is not None and path.shape[1]:
+                curves.append(log_wealth(path, family.count, most)[0] / math.log(10.0))
+        best = max(curves, key=lambda c: float(c.max()), default=np.zeros(0))
+        return tuple((i + 1, round(min(float(w), 99.0), 4)) for i, w in enumerate(best))
+
+    def _level(self, weight: float) -> float:
+        return self.settings.alpha * weight
+
+    def _path(self, family: str) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+        return np.array([self._paths.get(family, [])], np.bool_).reshape(1, -1)
+
+    def _most(self, name: str, count: int, level: float) -> int | None:
+        """Matches among all probes that an unrelated model does not exceed, except with probability level / 2."""
+        if self.kind == "declared":
+            return math.floor((self.manifest.declared_bound or 0.0) * count + 1e-9)
+        if name not in self._label:
+            return None
+        threshold = self._label[name].threshold(level / 2)
+        return None if threshold is None else min(count, math.ceil(threshold) - 1)
+
+    def _within(self, level: float) -> float:
+        return level if self.kind == "declared" else level / 2
+
+    def _rejects_at(self, name: str, count: int, level: float) -> bool:
+        most = self._most(name, count, level)
+        return most is not None and bool(reaches(self._path(name), count, most, self._within(level))[0])
+
+    def _label_test(self, name: str, count: int, found: FamilyMatch, share: float) -> Test:
+        """See `LineageTest`: the p-value is valid at any stopping time."""
+        level = p = 1.0
+        while level > SMALLEST_P and self._rejects_at(name, count, level):
+            p, level = level, level * COARSENESS
+        null, alpha = self._label.get(name), self.settings.alpha * share
+        most = self._most(name, count, alpha)
+        rejects = self._rejects_at(name, count, alpha)
+        p_total = min(1.0, p / share)
+        return Test(
+            family=name,
+            statistic="label-match",
+            share=share,
+            p_between=null.tail(found.matches * count / found.queries) if null and found.queries else None,
+            p_total=min(p_total, self.settings.alpha) if rejects else max(p_total, self.settings.alpha * 1.0001),
+            rejects=rejects,
+            bound=None if most is None else most / count,
+        )
+
+    def _power_against(self, copy: dict[str, FamilyMatch], measured: dict[str, FamilyMatch]) -> float:
+        """The chance that such a copy is found derived before the questions run out."""
+        best = 0.0
+        for family in self.manifest.families:
+            if family.name in copy and family.name in self._asked:
+                matches = min(family.count, copy[family.name].matches)
+                best = max(best, self._power_of(family.name, family.count, matches, self._level(family.weight)))
+        return best
+
+    def _power_of(self, name: str, count: int, matches: int, level: float) -> float:
+        key = (name, matches, level)
+        if key not in self._powers:
+            most = self._most(name, count, level)
+            rng = np.random.default_rng(20_201_012)
+            whole = np.arange(count)[None, :].repeat(ORDERS, axis=0) < matches
+            orders = rng.permuted(whole, axis=1)[:, : self._asked[name]]
+            found = 0.0 if most is None else float(reaches(orders, count, most, self._within(level)).mean())
+            self._powers[key] = found
+        return self._powers[key]
+
+    def _below_copies(self, measured: dict[str, FamilyMatch]) -> bool:
+        """Whether some family's answers tell it, at level alpha, from the weakest listed copy."""
+        for family in self.manifest.families:
+            rates = [c.families[family.name].matches for c in self._working_copies() if family.name in c.families]
+            path = self._path(family.name)
+            if rates and path.shape[1]:
+                least = min(*rates, family.count)
+                if bool(reaches(~path, family.count, family.count - least, self.settings.alpha)[0]):
+                    return True
+        return False

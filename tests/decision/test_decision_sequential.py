@@ -1,0 +1,108 @@
+"""Step by step: the same error at any stopping time, few answers, and an honest `unrelated`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from test_decision_lineage import STRANGERS, STRONG, C, manifest, references, with_references
+
+from fingerprint.decision.lineage import LineageTest, Settings
+from fingerprint.decision.sequential import SequentialTest
+from fingerprint.decision.verdict import Verdict
+from fingerprint.record import FamilyMatch, Manifest
+
+
+def run(
+    record: Manifest, answers: Sequence[bool], asked: int | None = None, alpha: float = 0.01
+) -> tuple[Verdict, int]:
+    """Answer until it is clear: the verdict and the number of answers."""
+    test = SequentialTest(LineageTest(record, Settings(alpha)), {C: asked or len(answers)})
+    used = 0
+    for answer in answers[: asked or len(answers)]:
+        test.add(C, bool(answer))
+        used += 1
+        if test.clear:
+            break
+    found = {C: FamilyMatch(matches=sum(answers[:used]), queries=used)}
+    return test.decide(found, used), used
+
+
+def order(matches: int, seed: int, count: int = 100) -> list[bool]:
+    return [bool(x) for x in np.random.default_rng(seed).permutation(np.arange(count) < matches)]
+
+
+RECORD = with_references(STRANGERS, copies=STRONG)
+
+
+def test_a_copy_is_found_in_a_few_answers() -> None:
+    verdict, used = run(RECORD, order(98, 1))
+    assert verdict.lineage == "derived"
+    assert used <= 20
+    assert verdict.total_p is not None
+    assert verdict.total_p <= 0.01
+    assert verdict.error == pytest.approx(0.01)
+    assert verdict.calibration is not None
+    assert verdict.calibration.bound is not None
+
+
+def test_a_stranger_is_let_go_in_a_few_answers() -> None:
+    verdict, used = run(RECORD, order(15, 2))
+    assert verdict.lineage == "unrelated"
+    assert used <= 20
+    assert verdict.total_p is not None
+    assert verdict.total_p > 0.01
+
+
+def test_the_evidence_is_the_wealth_answer_by_answer() -> None:
+    test = SequentialTest(LineageTest(RECORD, Settings(0.01)), {C: 100})
+    for _ in range(12):
+        test.add(C, True)
+    curve = test.evidence()
+    assert [n for n, _ in curve] == list(range(1, 13))
+    assert all(b > a for (_, a), (_, b) in pairwise(curve))
+    assert SequentialTest(LineageTest(RECORD, Settings(0.01)), {C: 100}).evidence() == ()
+
+
+def test_without_calibration_it_is_never_clear() -> None:
+    test = SequentialTest(LineageTest(manifest(), Settings(0.01)), {C: 100})
+    for _ in range(50):
+        test.add(C, True)
+        assert not test.clear
+    assert test.decide({C: FamilyMatch(matches=50, queries=50)}, 50).lineage == "inconclusive"
+
+
+def test_too_few_questions_allow_no_unrelated() -> None:
+    """Five questions at most: a copy would not have been found either, and that is said."""
+    verdict, _ = run(RECORD, order(0, 3), asked=5)
+    assert verdict.lineage == "inconclusive"
+
+
+def test_declared_bounds_spend_all_of_alpha_within() -> None:
+    record = manifest(copies=STRONG).model_copy(update={"declared_bound": 0.2})
+    test = SequentialTest(LineageTest(record, Settings(0.01, "declared")), {C: 100})
+    used = 0
+    while not test.clear:
+        test.add(C, True)
+        used += 1
+    assert used <= 5
+    assert test.decide({C: FamilyMatch(matches=used, queries=used)}, used).lineage == "derived"
+
+
+@pytest.mark.parametrize("alpha", [0.05])
+def test_strangers_are_accused_no_more_often_than_stated(alpha: float) -> None:
+    """References and suspects from one population, looked at after every answer."""
+    rng = np.random.default_rng(11)
+    accused, trials = 0, 300
+    for block in range(15):
+        rates = rng.beta(4, 16, 15)
+        record = manifest(
+            references=references([{C: int(m)} for m in rng.binomial(100, rates)], 100), copies=STRONG
+        )  # fmt: skip
+        for k in range(trials // 15):
+            matches = rng.binomial(100, rng.beta(4, 16))
+            verdict, _ = run(record, order(int(matches), 1000 * block + k), alpha=alpha)
+            accused += verdict.lineage == "derived"
+    assert accused / trials <= alpha + 3 * (alpha * (1 - alpha) / trials) ** 0.5
