@@ -17,6 +17,13 @@ class Limits:
     header_bytes: int = 100 * MIB  # safetensors header, JSON inside archives
     archive_members: int = 100_000  # entries in a zip
     archive_bytes: int = 16 * GIB  # sum of the unpacked sizes
+    archive_depth: int = 5  # archives inside archives that are unpacked
+    archive_ratio: int = 1000  # unpacked bytes over packed ones, past the first 64 MiB
+    unpack_memory_bytes: int = 256 * MIB  # dictionary of an xz or Zstandard stream
+    member_name_bytes: int = 4 * KIB  # name of one member of an archive
+    pieces: int = 10_000  # files that one split model may have
+    list_line_bytes: int = 64 * KIB  # one path in a list of suspects
+    listing_bytes: int = 16 * MIB  # an index or configuration file beside models
     spec_bytes: int = 64 * KIB  # an input spec
     record_bytes: int = 1 * GIB  # an exported fingerprint
     image_bytes: int = 64 * MIB  # one encoded image

@@ -85,6 +85,7 @@ _MAGIC: tuple[tuple[int, bytes, Format], ...] = (
     (0, b"\x7fELF", Format.SHARED_LIBRARY),
     (0, b"version https://git-lfs", Format.LFS_POINTER),
     (0, b"\x1f\x8b", Format.ARCHIVE),
+    (4, b"1AY&SY", Format.ARCHIVE),
     (0, b"7z\xbc\xaf\x27\x1c", Format.ARCHIVE),
     (0, b"\xfd7zXZ\x00", Format.ARCHIVE),
     (0, b"\x28\xb5\x2f\xfd", Format.ARCHIVE),

@@ -1,6 +1,7 @@
 """Files and folders: models are found by content; files that only claim to be models (by suffix) are reported too.
 
-A model in several files is one artifact: its main file, or the folder where it is a Core ML package.
+A model in several files is one artifact: its main file, or the folder where it is a Core ML package. Archives are
+artifacts to unpack; hub caches and OCI layouts inside a folder are read as such.
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from fingerprint.errors import UsageError
-from fingerprint.runtimes.formats import Format, sniff
-from fingerprint.runtimes.parts import is_package, main_file
+from fingerprint.runtimes.parts import is_package
+from fingerprint.sources.claims import MODEL_SUFFIXES
 from fingerprint.sources.interface import Artifact, Source
+from fingerprint.sources.walking import artifact_at, walk
 
-MODEL_SUFFIXES = frozenset(
-    {".onnx", ".tflite", ".pt2", ".pt", ".pth", ".ts", ".safetensors", ".pte", ".mnn", ".mlmodel", ".ptl"}
-)
+__all__ = ["MODEL_SUFFIXES", "DirectorySource", "is_model"]
 
 
 class DirectorySource(Source):
@@ -37,25 +37,35 @@ class DirectorySource(Source):
 
     def artifacts(self) -> Iterator[Artifact]:
         """See `Source.artifacts`."""
-        if not self.root.is_dir() or is_package(self.root):
-            yield Artifact(self.root, str(self.root))
+        if self.root.is_dir() and not is_package(self.root):
+            yield from walk(self.root, str, _special)
+            yield from self._special_folders()
             return
-        for folder, folders, files in os.walk(self.root):
-            packages = [name for name in sorted(folders) if is_package(Path(folder) / name)]
-            folders[:] = sorted(set(folders) - set(packages))
-            for name in packages:
-                yield Artifact(Path(folder) / name, str(Path(folder) / name))
-            for file in sorted(files):
-                path = Path(folder) / file
-                if path.is_file() and is_model(path):
-                    yield Artifact(path, str(path))
+        found = artifact_at(self.root, str(self.root), asked=True) if self.root.is_file() else None
+        yield found or Artifact(self.root, str(self.root), asked=True)
+
+    def _special_folders(self) -> Iterator[Artifact]:
+        """What lies in hub caches and OCI layouts somewhere below."""
+        from fingerprint.sources.hub import HubSource
+        from fingerprint.sources.oci import OciSource
+
+        for folder, folders, _ in os.walk(self.root):
+            folders.sort()
+            here = Path(folder)
+            if here == self.root or not _special(here):
+                continue
+            folders.clear()
+            kind = OciSource if OciSource.accepts(folder) else HubSource
+            yield from kind(folder).artifacts()
+
+
+def _special(folder: Path) -> bool:
+    if (folder / "oci-layout").is_file():
+        return True
+    return folder.name.startswith("models--") and (folder / "snapshots").is_dir()
 
 
 def is_model(path: Path) -> bool:
     """Whether a file is, or claims to be, a model of its own: no weights beside their network, no plain program."""
-    if path.suffix.lower() in MODEL_SUFFIXES:
-        return True
-    try:
-        return sniff(path) not in (None, Format.SHARED_LIBRARY) and main_file(path) == path
-    except OSError:
-        return False
+    found = artifact_at(path, str(path))
+    return found is not None and found.kind == "file"
