@@ -13,7 +13,6 @@ import argparse
 import json
 import sys
 import time
-from itertools import chain
 from pathlib import Path
 
 from fingerprint.bench.asking import Asker
@@ -132,7 +131,7 @@ def build(made: Plan, splits: Splits, folder: Path, log: Log, threads: int) -> N
     """Build the zoo, telling of every member."""
     with Asker(folder / "answers", threads) as asker:
         zoo = Zoo(folder / "models", made, splits, asker, log)
-        for found in chain(zoo.bases(), zoo.derivatives()):
+        for found in zoo.members():
             what = f"accuracy {found.accuracy:.3f}" if isinstance(found, Member) else f"not made: {found.reason}"
             log.note(f"{found.name}: {what}")
 

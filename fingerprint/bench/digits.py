@@ -42,10 +42,8 @@ def plan(seed: int = 1) -> Plan:
         recipe = Recipe(kind, 12, seed * 1000 + number, rate=0.05, shift=1, flip=False)
         return Base(name, f"author-{name}", recipe=recipe)
 
-    owner = base("owner", "digits", 0)
-    strangers = [
-        base(f"stranger-{number}", "digits" if number % 2 else "digits-wide", number) for number in range(1, 7)
-    ]
+    owner = base("owner", "small", 0)
+    strangers = [base(f"stranger-{number}", "small" if number % 2 else "small-wide", number) for number in range(1, 7)]
     authors = [b.author for b in strangers]
     halves = (frozenset([owner.author, *authors[0::2]]), frozenset(authors[1::2]))
     matched = (strangers[0].name, strangers[1].name)

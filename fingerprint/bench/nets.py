@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
+from fingerprint.errors import UsageError
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut without parameters (He et al., CVPR 2016, option A)."""
@@ -64,37 +66,39 @@ def vgg(classes: int, channels: int = 3) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
 
-def digits_net(width: int, depth: int, classes: int) -> nn.Module:
-    """A CNN for 8x8 images, (B, 1, 8, 8) to (B, classes)."""
+def small(width: int, depth: int, classes: int, channels: int = 1) -> nn.Module:
+    """A CNN for images from 8x8, (B, C, H, W) to (B, classes)."""
     layers: list[nn.Module] = []
-    channels = 1
     for number in range(depth):
         layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
         channels = width
         if number == depth // 2:
             layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * 16, classes))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(width * 16, classes))
 
 
-Builder = Callable[[int], nn.Module]  # classes -> module
+Builder = Callable[[int, int], nn.Module]  # classes, channels -> module
 
 ARCHITECTURES: Mapping[str, Builder] = {
-    "resnet20": lambda classes: resnet(20, classes),
-    "resnet8": lambda classes: resnet(8, classes),
-    "plain": lambda classes: plain((32, 64, 128), classes, side=4, hidden=0),
-    "plain-hidden": lambda classes: plain((32, 64, 96), classes, side=4, hidden=128),
+    "resnet20": lambda classes, channels: resnet(20, classes, channels),
+    "resnet8": lambda classes, channels: resnet(8, classes, channels),
+    "plain": lambda classes, channels: plain((32, 64, 128), classes, channels, side=4),
+    "plain-hidden": lambda classes, channels: plain((32, 64, 96), classes, channels, side=4, hidden=128),
     "vgg": vgg,
-    "digits": lambda classes: digits_net(16, 3, classes),
-    "digits-wide": lambda classes: digits_net(24, 2, classes),
+    "small": lambda classes, channels: small(16, 3, classes, channels),
+    "small-wide": lambda classes, channels: small(24, 2, classes, channels),
 }
+SMALLEST_SIDE = 16  # pixels that the first five need
 
 
-def build(architecture: str, classes: int, seed: int) -> nn.Module:
+def build(architecture: str, classes: int, channels: int, seed: int) -> nn.Module:
     """A fresh module in training mode, its weights drawn from `seed`.
 
     Raises:
-        KeyError: no such architecture.
+        UsageError: no such architecture.
     """
+    if architecture not in ARCHITECTURES:
+        raise UsageError(f"there is no architecture {architecture!r}", remedy="One of " + ", ".join(ARCHITECTURES))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ARCHITECTURES[architecture](classes)
+        return ARCHITECTURES[architecture](classes, channels)

@@ -45,7 +45,7 @@ def _intro(results: Results) -> str:
     return (
         f"Version {results.version}, {results.created}, seed {results.seed}. Owners: {', '.join(results.owners)}. "
         f"{derived} derivatives of owners. Unrelated: {released} strangers and {len(others) - released} derivatives of "
-        f"strangers (matched negatives){also}. Images, disjoint by content: {images.training} for training and thieves, "
+        f"strangers (matched negatives){also}. Images, disjoint by content: {images.training} to train and steal with, "
         f"{images.probes} of the owner, {images.evaluation} for evaluation. Two folds: the authors of one half "
         "calibrate while those of the other are judged. Intervals: 95 %, of AUC by bootstrap over models in clusters, "
         "of rates by Clopper-Pearson.\n"

@@ -33,7 +33,7 @@ class RowFigures:
 
 @dataclass(frozen=True)
 class GroupFigures:
-    """One method on a group of rows. gap: in the worst cell, lowest score of a derivative minus highest of a stranger."""
+    """One method on a group of rows. gap: lowest score of a derivative minus highest of a stranger (worst cell)."""
 
     group: str
     auc: float
@@ -145,9 +145,13 @@ class Results:
     queries_needed: Mapping[str, Mapping[str, int | None]]
     curves: tuple[Curve, ...]
 
+    def to_dict(self) -> object:
+        """The whole as plain JSON values."""
+        return _plain(asdict(self))
+
     def to_json(self) -> str:
         """The whole as a JSON text."""
-        return json.dumps(_plain(asdict(self)), indent=1) + "\n"
+        return json.dumps(self.to_dict(), indent=1) + "\n"
 
 
 def _plain(value: object) -> object:

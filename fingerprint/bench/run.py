@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 
 import fingerprint
@@ -60,7 +59,7 @@ def run(plan: Plan, splits: Splits, folder: Path, options: Options, progress: Pr
     """
     tried = methods(options.families, options.combination)
     with Asker(folder / "answers", options.threads) as asker:
-        members, missing = _members(Zoo(folder / "models", plan, splits, asker, progress), options.build)
+        members, missing = _members(Zoo(folder / "models", plan, splits, asker, progress, build=options.build))
         owners = [m for m in members if not m.row and m.base in {o.name for o in plan.owners}]
         if not owners:
             raise DataError("no owner of the benchmark could be opened: " + "; ".join(n.reason for n in missing))
@@ -70,10 +69,18 @@ def run(plan: Plan, splits: Splits, folder: Path, options: Options, progress: Pr
     return _results(plan, splits, options, tried, trials, members, missing, progress)
 
 
-def _members(zoo: Zoo, build: bool) -> tuple[list[Member], list[NotMade]]:
+def build(
+    plan: Plan, splits: Splits, folder: Path, options: Options, progress: Progress
+) -> tuple[list[Member], list[NotMade]]:
+    """Build the zoo below `folder` and nothing else: who there is, and who could not be made."""
+    with Asker(folder / "answers", options.threads) as asker:
+        return _members(Zoo(folder / "models", plan, splits, asker, progress))
+
+
+def _members(zoo: Zoo) -> tuple[list[Member], list[NotMade]]:
     members: list[Member] = []
     missing: list[NotMade] = []
-    for found in chain(zoo.bases(), zoo.derivatives(build=build)):
+    for found in zoo.members():
         if isinstance(found, Member):
             members.append(found)
         else:

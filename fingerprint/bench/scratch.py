@@ -41,7 +41,7 @@ class Recipe:
 def train(recipe: Recipe, data: CleanImages, spec: InputSpec, classes: int, progress: Progress) -> nn.Module:
     """Train on all images of `data`; answers the module in eval mode. Forward passes run in bfloat16 (autocast)."""
     assert data.labels is not None  # noqa: S101  (the splits are labelled)
-    module = _ordered(build(recipe.architecture, classes, recipe.seed), torch.channels_last)
+    module = _ordered(build(recipe.architecture, classes, spec.depth, recipe.seed), torch.channels_last)
     inputs, labels = to_input(data.images, spec), torch.from_numpy(data.labels)
     draws = torch.Generator().manual_seed(recipe.seed)
     steps = len(data) // BATCH

@@ -20,7 +20,7 @@ from fingerprint.bench.asking import Asker, Question
 from fingerprint.bench.deriving import context_for, version_of
 from fingerprint.bench.plan import Base, Plan, Row
 from fingerprint.bench.splits import Splits
-from fingerprint.errors import FingerprintError, SpecError
+from fingerprint.errors import DataError, FingerprintError, SpecError
 from fingerprint.model import InputSpec, labels_of
 from fingerprint.progress import Progress
 from fingerprint.runtimes.parts import model_sha256
@@ -58,16 +58,30 @@ class NotMade:
 class Zoo:
     """Builds members, or finds them built."""
 
-    def __init__(self, folder: Path, plan: Plan, splits: Splits, asker: Asker, progress: Progress) -> None:
+    def __init__(
+        self, folder: Path, plan: Plan, splits: Splits, asker: Asker, progress: Progress, *, build: bool = True
+    ) -> None:
+        """`build`: make what is missing; else it is told as `NotMade`."""
         self.folder, self.plan, self.splits, self.asker, self.progress = folder, plan, splits, asker, progress
+        self.build = build
         self._evaluation = Question.of(splits.evaluation.images)
         self._bases: dict[str, Member] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
-    def bases(self) -> Iterator[Member | NotMade]:
-        """Owners and strangers, nets that are trained here included."""
-        for base in (*self.plan.owners, *self.plan.strangers):
+    def members(self) -> Iterator[Member | NotMade]:
+        """Everybody. What an unfinished zoo needs most comes first.
+
+        Owners, strangers that are files, and those to be matched; the rows one after the other; strangers that are
+        trained and not matched.
+        """
+        transformed = {base.name for base in self.plan.derived_from()}
+        first = [b for b in self.plan.strangers if b.path is not None or b.name in transformed]
+        for base in (*self.plan.owners, *first):
             yield self.base(base)
+        yield from self.derivatives()
+        for base in self.plan.strangers:
+            if base not in first:
+                yield self.base(base)
 
     def base(self, base: Base) -> Member | NotMade:
         """One owner or stranger."""
@@ -79,16 +93,13 @@ class Zoo:
             self._bases[base.name] = found
         return self._bases[base.name]
 
-    def derivatives(self, *, build: bool = True) -> Iterator[Member | NotMade]:
-        """All rows of all owners and matched strangers, row by row, so that an unfinished zoo is a smaller benchmark.
-
-        build: make what is missing; else it is left out as `NotMade`.
-        """
+    def derivatives(self) -> Iterator[Member | NotMade]:
+        """All rows of all owners and matched strangers, row by row."""
         everyone = [(base, found) for base in self.plan.derived_from() if isinstance(found := self.base(base), Member)]
         total, done = len(everyone) * len(self.plan.rows), 0
         for row in self.plan.rows:
             for base, member in everyone:
-                yield self._derived(member, row, row.chain(base), build)
+                yield self._derived(member, row, row.chain(base))
                 done += 1
                 self.progress.step("zoo", done, total)
 
@@ -125,7 +136,7 @@ class Zoo:
             place, what, make, Member(base.name, base.name, base.author, "", place, self.plan.spec, "", 0)
         )
 
-    def _derived(self, source: Member, row: Row, how: str, build: bool) -> Member | NotMade:
+    def _derived(self, source: Member, row: Row, how: str) -> Member | NotMade:
         name = f"{source.name} / {row.name}"
         seed = int.from_bytes(hashlib.sha256(f"{self.plan.seed}/{source.sha256}/{how}".encode()).digest()[:4], "big")
         try:
@@ -139,8 +150,6 @@ class Zoo:
             }
             slug = "".join(c if c.isalnum() else "-" for c in row.name)
             place = self.folder / source.name / f"{slug}-{_digest(what)}"
-            if not build and not (place / "member.json").is_file():
-                return NotMade(name, source.base, row.name, "not built yet")
 
             def make(folder: Path) -> Path:
                 out = folder / f"model{row.suffix}"
@@ -155,6 +164,8 @@ class Zoo:
     def _kept(self, place: Path, what: dict[str, object], make: Maker, like: Member) -> Member:
         """The member at `place`; made in a folder beside it and moved there where it is missing."""
         note = place / "member.json"
+        if not note.is_file() and not self.build:
+            raise DataError("not built yet")
         if not note.is_file():
             place.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=place.parent, prefix=".making-") as temporary:

@@ -1,0 +1,99 @@
+"""The built-in benchmark from end to end, killed and resumed on the way."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fingerprint.bench import digits, zoo
+from fingerprint.bench.asking import Asker
+from fingerprint.bench.plan import Plan
+from fingerprint.bench.run import Options, run, write
+from fingerprint.bench.splits import Splits
+from fingerprint.bench.zoo import Member, NotMade, Zoo
+from fingerprint.progress import Silent
+
+OPTIONS = Options(("characteristic", "natural"), ("characteristic", "natural"), (10, 30), screens=1)
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    return digits.images()
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return digits.plan()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("zoo")
+
+
+class Killed(BaseException):
+    """What a signal does."""
+
+
+def built(folder: Path, plan: Plan, splits: Splits, *, build: bool = True) -> list[Member | NotMade]:
+    with Asker(folder / "answers") as asker:
+        made = Zoo(folder / "models", plan, splits, asker, Silent(), build=build)
+        return list(made.members())
+
+
+def test_a_killed_build_goes_on_where_it_was(
+    folder: Path, plan: Plan, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+    real = zoo.scratch.train
+
+    def train(recipe, *rest):  # type: ignore[no-untyped-def]
+        if len(trained) == 3:
+            raise Killed
+        trained.append(recipe.seed)
+        return real(recipe, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(zoo.scratch, "train", train)
+        with pytest.raises(Killed):
+            built(folder, plan, splits)
+    left = [f for f in built(folder, plan, splits, build=False) if isinstance(f, Member)]
+    assert len(left) == 3, "what was finished is kept, nothing half-done counts"
+    monkeypatch.setattr(zoo.scratch, "train", lambda *a: trained.append(a[0].seed) or real(*a))
+    found = built(folder, plan, splits)
+    assert len(trained) == len(set(trained)) == 7, "nothing is trained twice"
+    assert [f.reason for f in found if isinstance(f, NotMade)] == []
+    assert len(found) == 7 + 3 * len(plan.rows)
+
+
+def test_the_zoo_is_kept_by_content(folder: Path, plan: Plan, splits: Splits) -> None:
+    again = built(folder, plan, splits, build=False)
+    assert all(isinstance(f, Member) for f in again)
+    other = replace(plan, rows=(replace(plan.rows[0], how="prune:magnitude:0.6"), *plan.rows[1:]))
+    missing = [f for f in built(folder, other, splits, build=False) if isinstance(f, NotMade)]
+    assert {f.row for f in missing} == {plan.rows[0].name}
+
+
+def test_results(folder: Path, plan: Plan, splits: Splits, tmp_path: Path) -> None:
+    results = run(plan, splits, folder, OPTIONS, Silent())
+    names = {path.name for path in write(results, tmp_path)}
+    assert {"results.json", "results.md", "roc.png", "roc.svg", "tradeoff.png"} <= names
+    read = json.loads((tmp_path / "results.json").read_text())
+    assert read["schema_version"] == 1 and read["not_made"] == []
+    combination = next(m for m in results.methods if m.method == "combined" and m.queries == 30)
+    assert combination.mean_auc >= 0.95
+    assert {r.row for r in combination.rows} == {row.name for row in plan.rows}
+    assert all(r.matched_negatives == 2 for r in combination.rows)
+    compressed = next(g for g in combination.groups if g.group == "compression")
+    assert compressed.auc == 1.0 and compressed.gap > 0
+    assert all(0.3 < m.accuracy <= 1.0 for m in results.members)
+    page = (tmp_path / "results.md").read_text()
+    assert "distil hard, other" in page and "| combined |" in page and "nan" not in page
+
+
+def test_the_same_seed_gives_the_same_figures(folder: Path, plan: Plan, splits: Splits) -> None:
+    first, second = (run(plan, splits, folder, OPTIONS, Silent()) for _ in range(2))
+    assert replace(first, created="") == replace(second, created="")

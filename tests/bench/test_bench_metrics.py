@@ -1,0 +1,100 @@
+"""What scores say: against hand-made cases, and scipy-free intervals against their definition."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fingerprint.bench.metrics import Cell, aruc, auc, bootstrap, hits, proportion, roc, tpr, uniqueness, upper_limit
+from fingerprint.decision.distributions import binomial_tail
+
+scores = st.lists(st.floats(-5, 5), min_size=1, max_size=12)
+
+
+def cell(positives: list[float], negatives: list[float]) -> Cell:
+    return Cell(
+        np.array(positives),
+        np.array(negatives),
+        tuple(f"p{i}" for i in range(len(positives))),
+        tuple(f"n{i}" for i in range(len(negatives))),
+    )
+
+
+def test_auc_counts_pairs_and_halves_ties() -> None:
+    assert auc([cell([3, 1], [2, 1])]) == (2 + 0.5) / 4
+    assert auc([cell([1], [0])]) == 1.0
+    assert math.isnan(auc([cell([], [1])]))
+
+
+def test_auc_never_compares_across_cells() -> None:
+    low, high = cell([1], [0]), cell([101], [100])
+    assert auc([low, high]) == 1.0  # pooled, the second cell's negative would beat the first one's positive
+
+
+@given(scores, scores)
+def test_auc_is_symmetric_and_bounded(positives: list[float], negatives: list[float]) -> None:
+    there, back = auc([cell(positives, negatives)]), auc([cell(negatives, positives)])
+    assert 0 <= there <= 1
+    assert math.isclose(there + back, 1.0)
+
+
+@given(scores, scores)
+def test_no_positive_is_a_hit_unless_it_beats_every_negative(positives: list[float], negatives: list[float]) -> None:
+    found, total = hits([cell(positives, negatives)], 0.0)
+    assert (found, total) == (sum(p > max(negatives) for p in positives), len(positives))
+
+
+def test_a_rate_lets_that_many_negatives_pass() -> None:
+    negatives = list(range(200))
+    assert hits([cell([197.5], negatives)], 0.01) == (1, 1)  # 198 and 199 may pass
+    assert hits([cell([196.5], negatives)], 0.01) == (0, 1)
+    assert hits([cell([197.5], negatives)], 0.0) == (0, 1)
+
+
+@pytest.mark.parametrize(("found", "total"), [(0, 10), (3, 10), (10, 10), (57, 60)])
+def test_clopper_pearson_inverts_the_binomial(found: int, total: int) -> None:
+    interval = proportion(found, total)
+    assert interval.low <= interval.value <= interval.high
+    if found:
+        assert math.isclose(binomial_tail(found, total, interval.low), 0.025, rel_tol=1e-4)
+    if found < total:
+        assert math.isclose(1 - binomial_tail(found + 1, total, interval.high), 0.025, rel_tol=1e-4)
+
+
+def test_the_limit_that_no_false_positive_implies() -> None:
+    assert math.isclose(upper_limit(0, 59), 1 - 0.05 ** (1 / 59), rel_tol=1e-6)
+    assert upper_limit(5, 5) == 1.0
+
+
+def test_tpr_of_nothing_is_unknown() -> None:
+    assert math.isnan(tpr([], 0.0).value)
+
+
+def test_bootstrap_draws_whole_clusters() -> None:
+    clustered = Cell(np.array([1.0, 1.0, 0.0, 0.0]), np.array([0.5]), ("a", "a", "b", "b"), ("n",))
+    single = Cell(clustered.positives, clustered.negatives, ("a", "b", "c", "d"), ("n",))
+    wide, narrow = (bootstrap([c], auc, 1, 500) for c in (clustered, single))
+    assert wide == bootstrap([clustered], auc, 1, 500)
+    assert wide.value == narrow.value == 0.5
+    assert (wide.low, wide.high) == (0.0, 1.0)
+    shares = [bootstrap([c], auc, 1, 500) for c in (clustered, single)]
+    assert shares[1].low >= shares[0].low and shares[1].high <= shares[0].high
+
+
+def test_roc_rises_from_what_beats_every_negative() -> None:
+    x, y = roc([cell([3, 0.5], [1, 2])])
+    assert (x[0], y[0], y[-1]) == (0.0, 0.5, 1.0)
+    assert np.all(np.diff(y) >= 0)
+
+
+def test_aruc_and_uniqueness() -> None:
+    ones, zeros = np.ones(3), np.zeros(4)
+    assert math.isclose(aruc(ones, zeros), 1.0)
+    assert aruc(zeros, ones) == 0.0
+    assert math.isclose(aruc(np.array([0.8]), np.array([0.2])), 0.6, abs_tol=2e-3)
+    assert uniqueness(np.array([1.0, 0.9]), np.array([0.2, 0.3])) == pytest.approx(0.7)
+    assert math.isnan(uniqueness(np.array([]), zeros))

@@ -1,0 +1,49 @@
+"""Plans that make no fair benchmark are refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fingerprint.bench.digits import plan
+from fingerprint.bench.plan import Base, Row, in_halves
+from fingerprint.bench.rows import rows
+from fingerprint.errors import UsageError
+
+
+def test_authors_are_in_one_half_only() -> None:
+    made = plan()
+    with pytest.raises(UsageError, match="both halves"):
+        replace(made, halves=(made.halves[0], made.halves[0] | made.halves[1]))
+    with pytest.raises(UsageError, match="no half holds"):
+        replace(made, halves=(made.halves[0], frozenset()))
+
+
+def test_names_are_taken_once_and_matched_strangers_exist() -> None:
+    made = plan()
+    with pytest.raises(UsageError, match="one name"):
+        replace(made, strangers=(*made.strangers, made.strangers[0]))
+    with pytest.raises(UsageError, match="no stranger"):
+        replace(made, matched=("nobody",))
+    with pytest.raises(UsageError, match="a file or a recipe"):
+        Base("x", "author")
+
+
+def test_halves_deal_authors_out() -> None:
+    assert in_halves(["a", "b", "a", "c"]) == (frozenset({"a", "c"}), frozenset({"b"}))
+
+
+@pytest.mark.parametrize("scale", ["small", "full"])
+def test_every_row_can_be_read(scale: str) -> None:
+    from fingerprint.transforms.derive import parse_how
+
+    found = rows(scale)
+    assert len({row.name for row in found}) == len(found)
+    base = plan().owners[0]
+    for row in found:
+        parse_how(row.chain(base))
+
+
+def test_a_row_names_the_students_architecture() -> None:
+    assert Row("x", "g", "distil:soft:{other}").chain(plan().owners[0]) == "distil:soft:cnn"
