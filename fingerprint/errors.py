@@ -15,7 +15,8 @@
     │   └── WorkerTimedOut
     ├── HostError                    exit 2   a host that was asked over the network did not deliver
     │   ├── HostFailed
-    │   └── HostTimedOut
+    │   ├── HostTimedOut
+    │   └── EvasiveHost                       answers probes differently from clean inputs
     ├── BudgetSpent                  exit 2   the inputs that may be sent are used up
     ├── CreateError                  exit 2   no usable fingerprint came out
     ├── CalibrationError             exit 2
@@ -30,6 +31,8 @@
     └── EvidenceError                exit 4   a signature or stored byte does not hold
         ├── SignatureInvalid
         ├── UntrustedSigner
+        ├── RevokedSigner
+        ├── HistoryDiverged
         └── Tampered
 
 Each carries a `remedy`: one sentence that tells a person what to do next.
@@ -128,6 +131,12 @@ class HostFailed(HostError):
 class HostTimedOut(HostError):
     """The host did not answer within the time limit."""
 
+
+class EvasiveHost(HostError):
+    """The host answers probes differently from the clean inputs among which they were hidden."""
+
+    status = "evasive"
+
     status = "timed-out"
 
 
@@ -189,6 +198,14 @@ class SignatureInvalid(EvidenceError):
 
 class UntrustedSigner(EvidenceError):
     """Signed, but by nobody who was passed or is in the trusted folder."""
+
+
+class RevokedSigner(EvidenceError):
+    """Signed by a key that was revoked, and no timestamp proves that it was signed before."""
+
+
+class HistoryDiverged(EvidenceError):
+    """A ledger is not a continuation of what a checkpoint or another copy of it says: rolled back, or forked."""
 
 
 class Tampered(EvidenceError):

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from store.check import Problem as Problem
+    from store.problems import Problem as Problem
     from store.database import Database as Database
     from store.dsse import VerifiedEnvelope as VerifiedEnvelope
     from store.home import Home as Home
@@ -35,7 +35,7 @@ _HOMES = {
     "FingerprintRow": "store.rows",
     "Home": "store.home",
     "Keys": "store.keys",
-    "Problem": "store.check",
+    "Problem": "store.problems",
     "ResultRow": "store.rows",
     "RunRow": "store.rows",
     "Sealed": "store.sealing",

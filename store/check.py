@@ -6,44 +6,44 @@ import sqlite3
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from fingerprint.errors import FingerprintError
-from store import exposures
+from store import exposures, timestamps
 from store.blobs import DataKeys, TensorFiles, is_temporary
-from store.connection import Connection
+from store.check_envelopes import check_envelopes
+from store.connection import Connection, migrations_digest
 from store.index import COLUMNS, all_rows
 from store.migrations import expected_schema, schema_of
+from store.problems import Problem
+from store.problems import error as problem
+from store.problems import warning
 from store.records import verify_row
 from store.rows import FingerprintRow, RunRow, result_value, verified
 from store.runs import SELECT_RESULTS, SELECT_RUNS, count
 from store.sealing import check_ciphertext, open_tensors
+from store.trail import Trail
 
 if TYPE_CHECKING:
     from store.keys import Keys
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Something that `check` found. An error means that stored evidence does not hold (exit 4); a warning does not."""
-
-    kind: Literal["error", "warning"]
-    subject: str
-    message: str
-
-
 def check(connection: Connection, tensors: TensorFiles, data_keys: DataKeys, keys: Keys) -> Iterator[Problem]:
     """Everything that does not hold, as it is found. Reads one state of the database throughout."""
+    trail = Trail()
     parts: tuple[Callable[[], Iterator[Problem]], ...] = (
         lambda: _file(connection),
         lambda: _schema(connection),
         lambda: _fingerprints(connection, tensors, data_keys, keys),
         lambda: _versions(connection),
-        lambda: _runs(connection),
+        lambda: trail.read(connection),
+        lambda: _migrations(connection, trail),
+        lambda: _records(connection, trail),
+        lambda: _runs(connection, trail),
         lambda: _results(connection),
-        lambda: _exposures(connection),
+        lambda: _rows(connection, trail),
+        lambda: check_envelopes(connection, trail, keys),
         lambda: _leftovers(connection, tensors),
         lambda: _permissions(connection.path, tensors, data_keys),
     )
@@ -52,7 +52,7 @@ def check(connection: Connection, tensors: TensorFiles, data_keys: DataKeys, key
             for part in parts:
                 yield from _guarded(part, connection)
     except FingerprintError as error:
-        yield Problem("error", "database", error.message)
+        yield problem("database", error.message)
 
 
 def _guarded(part: Callable[[], Iterator[Problem]], connection: Connection) -> Iterator[Problem]:
@@ -61,38 +61,41 @@ def _guarded(part: Callable[[], Iterator[Problem]], connection: Connection) -> I
         with connection.translated():
             yield from part()
     except FingerprintError as error:
-        yield Problem("error", "database", error.message)
+        yield problem("database", error.message)
 
 
 def _file(connection: Connection) -> Iterator[Problem]:
     page_size = int(connection.rows("PRAGMA page_size")[0][0])
     if connection.path.exists() and connection.path.stat().st_size % page_size:
-        yield Problem("error", "database", "was cut off: its size is no multiple of its page size")
+        yield problem("database", "was cut off: its size is no multiple of its page size")
     for (line,) in connection.iterate("PRAGMA integrity_check"):
         if line != "ok":
-            yield Problem("error", "database", str(line))
+            yield problem("database", str(line))
     for row in connection.iterate("PRAGMA foreign_key_check"):
-        yield Problem("error", f"table {row[0]}", f"row {row[1]} refers to nothing in {row[2]}")
+        yield problem(f"table {row[0]}", f"row {row[1]} refers to nothing in {row[2]}")
 
 
 def _schema(connection: Connection) -> Iterator[Problem]:
     actual, expected = schema_of(connection.raw), expected_schema()
     for key, sql in expected.items():
         if actual.get(key) != sql:
-            yield Problem("error", " ".join(key), "is missing from the database or was changed")
+            yield problem(" ".join(key), "is missing from the database or was changed")
     for kind, name in actual.keys() - expected.keys():
-        yield Problem("error" if kind == "trigger" else "warning", f"{kind} {name}", "is not part of the schema")
+        yield (problem if kind == "trigger" else warning)(f"{kind} {name}", "is not part of the schema")
 
 
 def _fingerprints(connection: Connection, tensors: TensorFiles, data_keys: DataKeys, keys: Keys) -> Iterator[Problem]:
-    query = f"SELECT {COLUMNS}, envelope FROM fingerprints ORDER BY name, version"  # noqa: S608 (constant names)
+    query = (
+        f"SELECT {COLUMNS}, (SELECT envelope FROM envelopes WHERE sha256 = id) AS envelope "  # noqa: S608 (constants)
+        "FROM fingerprints ORDER BY name, version"
+    )
     for raw in connection.iterate(query):
         subject = f"{str(raw['name'])[:80]} ({str(raw['id'])[:16]})"
         try:
             row = FingerprintRow.from_sql(raw)
             yield from _record(row, raw, tensors, data_keys, keys)
         except FingerprintError as error:
-            yield Problem("error", subject, error.message)
+            yield problem(subject, error.message)
 
 
 def _record(
@@ -103,7 +106,7 @@ def _record(
     check_ciphertext(manifest, ciphertext)
     data_key = data_keys.read(row.tensors_sha256)
     if data_key is None:
-        yield Problem("warning", f"{row.name} ({row.id[:16]})", "its data key is not here: the probes were not opened")
+        yield warning(f"{row.name} ({row.id[:16]})", "its data key is not here: the probes were not opened")
     else:
         open_tensors(manifest, row.id, ciphertext, data_key)
 
@@ -115,22 +118,55 @@ def _versions(connection: Connection) -> Iterator[Problem]:
     for row in rows:
         expected[row.name] += 1
         if row.version != expected[row.name]:
-            yield Problem("error", row.name, f"version {expected[row.name]} is missing")
+            yield problem(row.name, f"version {expected[row.name]} is missing")
         previous = known.get(row.previous or "")
         if previous is not None and previous.name == row.name and previous.version >= row.version:
-            yield Problem("error", row.name, f"version {row.version} stands before the one that it replaces")
+            yield problem(row.name, f"version {row.version} stands before the one that it replaces")
 
 
-def _runs(connection: Connection) -> Iterator[Problem]:
+def _migrations(connection: Connection, trail: Trail) -> Iterator[Problem]:
+    if trail.schema is not None and migrations_digest(connection) != trail.schema:
+        yield problem("schema", "the record of applied migrations is not what the ledger says")
+    elif trail.schema is None and connection.rows("SELECT 1 FROM fingerprints UNION ALL SELECT 1 FROM runs LIMIT 1"):
+        yield problem("ledger", "is empty, though there is something stored")
+
+
+def _records(connection: Connection, trail: Trail) -> Iterator[Problem]:
+    """The index of fingerprints against the ledger."""
+    places = {i: (name, version) for name, ids in trail.names.items() for version, i in enumerate(ids, start=1)}
+    for row in connection.iterate("SELECT id, name, version, added, previous FROM fingerprints ORDER BY name, version"):
+        subject = f"{str(row['name'])[:80]} ({str(row['id'])[:16]})"
+        place, body = places.pop(str(row["id"]), None), trail.records.get(str(row["id"]), {})
+        if place is None:
+            yield problem(subject, "is not in the ledger")
+        elif (row["name"], row["version"]) != place:
+            yield problem(subject, f"is version {row['version']} here, and {place[1]} of {place[0]!r} by the ledger")
+        elif (row["added"], row["previous"]) != (body.get("added"), body.get("previous")):
+            yield problem(subject, "was not added when, or does not follow what, the ledger says")
+    for identity, (name, _) in places.items():
+        yield problem(f"{name} ({identity[:16]})", "is in the ledger, and missing from the database")
+
+
+def _runs(connection: Connection, trail: Trail) -> Iterator[Problem]:
+    left = dict(trail.runs)
     for raw in connection.iterate(f"{SELECT_RUNS} ORDER BY id"):
         try:
             run = RunRow.from_sql(raw)
         except FingerprintError as error:
-            yield Problem("error", f"run {str(raw['id'])[:80]}", error.message)
+            yield problem(f"run {str(raw['id'])[:80]}", error.message)
+            left.pop(str(raw["id"]), None)
             continue
-        found = count(connection, run.id)
+        found, said = count(connection, run.id), left.pop(run.id, None)
         if run.results is not None and run.results != found:
-            yield Problem("error", f"run {run.id}", f"has {found} results, and ended with {run.results}")
+            yield problem(f"run {run.id}", f"has {found} results, and ended with {run.results}")
+        if said is None:
+            yield problem(f"run {run.id}", "is not in the ledger")
+        elif said.row_sha256 != raw["row_sha256"]:
+            yield problem(f"run {run.id}", "is not what the ledger says")
+        elif said.results != found:
+            yield problem(f"run {run.id}", f"has {found} results, and {said.results} by the ledger")
+    for identity in left:
+        yield problem(f"run {identity}", "is in the ledger, and missing from the database")
 
 
 def _results(connection: Connection) -> Iterator[Problem]:
@@ -138,31 +174,38 @@ def _results(connection: Connection) -> Iterator[Problem]:
         try:
             result_value(raw)
         except FingerprintError as error:
-            yield Problem(
-                "error", f"result {str(raw['position'])[:20]} of run {str(raw['run_id'])[:80]}", error.message
-            )
+            yield problem(f"result {str(raw['position'])[:20]} of run {str(raw['run_id'])[:80]}", error.message)
 
 
-def _exposures(connection: Connection) -> Iterator[Problem]:
+def _rows(connection: Connection, trail: Trail) -> Iterator[Problem]:
+    """Exposures, exports and timestamps: each row by itself, and all of them against the ledger."""
     for table, columns, subject in (
         ("exposures", exposures.EXPOSURE_COLUMNS, "number"),
         ("exports", exposures.EXPORT_COLUMNS, "id"),
+        ("timestamps", timestamps.COLUMNS, "sha256"),
     ):
-        for raw in connection.iterate(f"SELECT * FROM {table}"):  # noqa: S608 (constant names)
+        said = Counter(trail.rows[table])
+        for raw in connection.iterate(f"SELECT * FROM {table} ORDER BY rowid"):  # noqa: S608 (constant names)
+            name = f"{table} {str(raw[subject])[:20]}"
             try:
                 verified(table, columns, raw)
             except FingerprintError as error:
-                yield Problem("error", f"{table} {str(raw[subject])[:20]}", error.message)
+                yield problem(name, error.message)
+            if not said[str(raw["row_sha256"])]:
+                yield problem(name, "is not in the ledger")
+            said[str(raw["row_sha256"])] -= 1
+        for row_sha256 in +said:
+            yield problem(f"{table} row {row_sha256[:16]}", "is in the ledger, and missing from the database")
 
 
 def _leftovers(connection: Connection, tensors: TensorFiles) -> Iterator[Problem]:
     known = [str(row[0]) for row in connection.iterate("SELECT tensors_sha256 FROM fingerprints")]
     for path in tensors.strangers(known):
         what = "was left by an interrupted write" if is_temporary(path) else "belongs to no record"
-        yield Problem("warning", str(path), what)
+        yield warning(str(path), what)
 
 
 def _permissions(database: Path, tensors: TensorFiles, data_keys: DataKeys) -> Iterator[Problem]:
     for path in (database, *sorted(tensors.folder.glob("*.bin")), *sorted(data_keys.folder.glob("*.key"))):
         if path.is_file() and stat.S_IMODE(path.stat().st_mode) & 0o077:
-            yield Problem("warning", str(path), f"is open to other users; run: chmod 600 {path}")
+            yield warning(str(path), f"is open to other users; run: chmod 600 {path}")

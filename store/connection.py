@@ -27,7 +27,7 @@ from fingerprint.errors import (
 from fingerprint.limits import DEFAULT, Limits
 from store.files import private_folder, sync_folder, write_error
 from store.mounts import refuse_network
-from store.schema import APPLICATION_ID, MIGRATION_SET, VERSION
+from store.schema import APPLICATION_ID, MIGRATION_SET, VERSION, row_digest
 
 SqlValue: TypeAlias = str | int | bytes | None
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
@@ -251,8 +251,17 @@ def _upgrade(connection: Connection) -> None:
 
     with connection.transaction():
         if _state(connection) < VERSION:  # else another process was faster
+            from store import ledger
+
             with connection.translated():
                 migrate(connection.raw)
+            ledger.append(connection, "schema", str(VERSION), {"sha256": migrations_digest(connection)})
+
+
+def migrations_digest(connection: Connection) -> str:
+    """SHA-256 (hex) of the record of applied migrations, which the ledger commits to."""
+    rows = connection.rows("SELECT * FROM _sqlite_migrations ORDER BY id")
+    return row_digest("_sqlite_migrations", {str(i): list(row) for i, row in enumerate(rows)})
 
 
 def _enable_wal(connection: Connection, limits: Limits) -> None:

@@ -7,14 +7,14 @@ process killed at any point loses no acknowledged record and leaves at most file
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fingerprint.errors import Tampered
 from fingerprint.limits import DEFAULT, Limits
-from store import exposures, index
+from store import envelopes, exposures, index, ledger
 from store import runs as run_table
 from store.blobs import DataKeys, TensorFiles
 from store.connection import Connection, connect, read_only
@@ -24,14 +24,17 @@ from store.rows import FingerprintRow, ResultRow, RunKind, RunRow, describe
 
 if TYPE_CHECKING:
     from fingerprint.record import Fingerprint, Manifest
-    from store.check import Problem
+    from store.problems import Problem
     from store.exposures import ExportRow, Exposed
-    from store.keys import Keys
+    from store.keys import Keys, Signer
     from store.sealing import Sealed
 
     Problems: TypeAlias = list[Problem]  # `list` is a method in the class below
     Results: TypeAlias = list[dict[str, object]]
     Runs: TypeAlias = list[RunRow]
+    Envelopes: TypeAlias = list[str]
+
+AddKind: TypeAlias = Literal["create", "import", "merge"]
 
 
 class Database:
@@ -76,15 +79,19 @@ class Database:
     ) -> None:
         self.close()
 
-    def add(self, sealed: Sealed, replace: bool = False) -> FingerprintRow:
+    def add(
+        self, sealed: Sealed, replace: bool = False, *, kind: AddKind = "create", source: str | None = None
+    ) -> FingerprintRow:
         """Store a record that `seal` made or `exchange.read` checked. One that is there already is left as it is.
+
+        `kind` and `source` (where it came from) are what the ledger says of it.
 
         Raises:
             NameTaken: the name is used, `replace` is False, and the record does not say that it follows that one.
         """
         if self._connection.readonly:
             raise read_only(self.path)
-        row = describe(sealed.manifest, sealed.id, sealed.key_ids, 1, run_table.now())
+        row = describe(sealed.manifest, sealed.id, sealed.key_ids, 1, ledger.now())
         given = (hashlib.sha256(sealed.envelope).hexdigest(), hashlib.sha256(sealed.tensors).hexdigest())
         if given != (row.id, row.tensors_sha256):
             raise Tampered("the sealed record is not the one that its id and manifest name")
@@ -94,7 +101,12 @@ class Database:
             self._data_keys.write(row.tensors_sha256, sealed.data_key)
         with self._connection.transaction():
             existing = self._require_free(row, replace)
-            return existing or index.insert(self._connection, row, sealed.envelope)
+            if existing is not None:
+                return existing
+            added = index.insert(self._connection, row, sealed.envelope)
+            body = {name: getattr(row, name) for name in ("name", "added", "previous", "tensors_sha256")}
+            ledger.append(self._connection, kind, row.id, {**body, "source": source}, time=row.added)
+            return added
 
     def _require_free(self, row: FingerprintRow, replace: bool) -> FingerprintRow | None:
         """The row of the same id if there is one, else None. Raises NameTaken."""
@@ -120,8 +132,12 @@ class Database:
         return index.find(self._connection, text)
 
     def envelope(self, row: FingerprintRow) -> bytes:
-        """The stored bytes of the signed envelope, not checked."""
-        return index.envelope_of(self._connection, row.id)
+        """The stored bytes of the signed envelope, compared with the id; its signatures are not checked."""
+        return self.read_envelope(row.id)
+
+    def read_envelope(self, sha256: str) -> bytes:
+        """A stored envelope, compared with its digest; its signatures are not checked. Raises NotFound."""
+        return envelopes.read(self._connection, sha256)
 
     def manifest(self, row: FingerprintRow, keys: Keys) -> Manifest:
         """The public part of a record, after checking its signature.
@@ -186,19 +202,34 @@ class Database:
         """
         from store import exchange
 
-        return self.add(exchange.read(path, keys, self._limits), replace)
+        return self.add(exchange.read(path, keys, self._limits), replace, kind="import", source=path.name)
 
     def start_run(self, kind: RunKind, parameters: Mapping[str, object], tool_version: str) -> str:
         """Record that a verify or audit begins; returns the run's id."""
         return run_table.start(self._connection, kind, parameters, tool_version)
 
-    def add_results(self, run_id: str, rows: Iterable[ResultRow]) -> None:
-        """Store results of a run that goes on, all or none."""
-        run_table.add_results(self._connection, run_id, rows)
+    def add_results(self, run_id: str, rows: Iterable[ResultRow], intake: Sequence[Mapping[str, object]] = ()) -> None:
+        """Store results of a run that goes on, all or none. `intake`: where their suspects came from."""
+        run_table.add_results(self._connection, run_id, rows, intake)
 
-    def finish_run(self, run_id: str) -> None:
-        """Record that a run ended."""
-        run_table.finish(self._connection, run_id)
+    def finish_run(
+        self, run_id: str, signers: Sequence[Signer] = (), correction: Mapping[str, object] | None = None
+    ) -> Envelopes:
+        """Record that a run ended; with `signers`, signed statements of all its results are stored with it.
+
+        Args:
+            run_id: the run.
+            signers: keys that sign; several sign the same statements.
+            correction: what was controlled over all tests of an audit.
+
+        Returns:
+            The digests of the signed envelopes.
+        """
+        if not signers:
+            return run_table.finish(self._connection, run_id)
+        from store.signing import run_signer
+
+        return run_table.finish(self._connection, run_id, run_signer(run_id, signers, correction))
 
     def runs(self) -> Runs:
         """Every run, oldest first."""

@@ -1,4 +1,4 @@
-"""Signed envelopes: DSSE v1 (github.com/secure-systems-lab/dsse) with Ed25519, in one canonical encoding.
+"""Signed envelopes: DSSE v1 (github.com/secure-systems-lab/dsse), in one canonical encoding.
 
 The bytes that were verified are the bytes that get used, and an envelope has one encoding only.
 """
@@ -13,9 +13,14 @@ from cryptography.exceptions import InvalidSignature
 
 from fingerprint.errors import SignatureInvalid, Tampered, UntrustedSigner
 from fingerprint.record import canonical
+from store import algorithms
+from store.algorithms import LONGEST
 from store.encoding import decode_base64, encode_base64, fields, parse_canonical, text
+from store.trust import Trust
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from store.keys import Keys, Signer
 
 _ENVELOPE = frozenset({"payload", "payloadType", "signatures"})
@@ -49,14 +54,15 @@ def sign(payload: bytes, payload_type: str, *signers: Signer) -> bytes:
     if not 0 < len({signer.key_id for signer in signers}) == len(signers) <= MAX_SIGNATURES:
         raise ValueError(f"need 1 to {MAX_SIGNATURES} different signers")
     message = pae(payload_type, payload)
+    return _encoded(payload, payload_type, {signer.key_id: signer.sign(message) for signer in signers})
+
+
+def _encoded(payload: bytes, payload_type: str, signatures: Mapping[str, bytes]) -> bytes:
     return canonical(
         {
             "payload": encode_base64(payload),
             "payloadType": payload_type,
-            "signatures": [
-                {"keyid": signer.key_id, "sig": encode_base64(signer.sign(message))}
-                for signer in sorted(signers, key=lambda signer: signer.key_id)
-            ],
+            "signatures": [{"keyid": k, "sig": encode_base64(s)} for k, s in sorted(signatures.items())],
         }
     )
 
@@ -64,17 +70,16 @@ def sign(payload: bytes, payload_type: str, *signers: Signer) -> bytes:
 def verify(envelope: bytes, keys: Keys) -> VerifiedEnvelope:
     """Check an envelope's encoding and signatures. The payload is not looked into.
 
-    Every signature by a key in `keys` must hold, and there must be one.
+    Every signature by a key in `keys` must hold, and there must be one, or as many as a `Trust` asks for.
 
     Raises:
         Tampered: not an envelope, or not in its canonical encoding.
-        UntrustedSigner: no signature is by a key in `keys`.
+        UntrustedSigner: no signature is by a key in `keys`, or too few.
+        RevokedSigner: one that is needed is by a key that was revoked.
         SignatureInvalid: a signature by a key in `keys` does not match.
     """
-    value = fields(parse_canonical(envelope, "the envelope"), _ENVELOPE, "the envelope")
-    payload = decode_base64(value["payload"], "the envelope's payload")
-    payload_type = text(value["payloadType"], "the envelope's payloadType")
-    signatures = _signatures(value["signatures"])
+    found = read_unverified(envelope)
+    payload, payload_type, signatures = found.payload, found.payload_type, found.signatures
     known = tuple(signer for signer in signatures if signer in keys)
     if not known:
         raise UntrustedSigner(
@@ -84,12 +89,48 @@ def verify(envelope: bytes, keys: Keys) -> VerifiedEnvelope:
     message = pae(payload_type, payload)
     for signer in known:
         try:
-            keys[signer].verify(signatures[signer], message)
+            algorithms.verify(keys[signer], signatures[signer], message)
         except InvalidSignature as error:
             raise SignatureInvalid(
                 f"the signature by {signer[:16]} does not match", remedy="The bytes were changed after signing."
             ) from error
-    return VerifiedEnvelope(payload, payload_type, known, tuple(signatures))
+    counting = keys.counting(envelope, known) if isinstance(keys, Trust) else known
+    return VerifiedEnvelope(payload, payload_type, counting, tuple(signatures))
+
+
+@dataclass(frozen=True)
+class OpenEnvelope:
+    """What an envelope says, without any word on whether its signatures hold."""
+
+    payload: bytes
+    payload_type: str
+    signatures: dict[str, bytes]
+
+
+def read_unverified(envelope: bytes) -> OpenEnvelope:
+    """Take an envelope apart. For showing it, and for adding a signature; nothing in it may be believed.
+
+    Raises:
+        Tampered: not an envelope, or not in its canonical encoding.
+    """
+    value = fields(parse_canonical(envelope, "the envelope"), _ENVELOPE, "the envelope")
+    payload = decode_base64(value["payload"], "the envelope's payload")
+    payload_type = text(value["payloadType"], "the envelope's payloadType")
+    return OpenEnvelope(payload, payload_type, _signatures(value["signatures"]))
+
+
+def add_signature(envelope: bytes, signer: Signer) -> bytes:
+    """The envelope with one signature more; its digest, and so a record's id, is a new one.
+
+    Raises:
+        Tampered: not an envelope.
+        ValueError: it carries a signature by this key already, or as many as it can.
+    """
+    found = read_unverified(envelope)
+    if signer.key_id in found.signatures or len(found.signatures) >= MAX_SIGNATURES:
+        raise ValueError("signed by this key already, or by too many")
+    made = found.signatures | {signer.key_id: signer.sign(pae(found.payload_type, found.payload))}
+    return _encoded(found.payload, found.payload_type, made)
 
 
 def _signatures(value: object) -> dict[str, bytes]:
@@ -101,8 +142,8 @@ def _signatures(value: object) -> dict[str, bytes]:
         entry = fields(item, _SIGNATURE, "a signature")
         signer = text(entry["keyid"], "a signature's keyid")
         found[signer] = decode_base64(entry["sig"], "a signature")
-        if not _KEY_ID.fullmatch(signer) or len(found[signer]) != 64:
-            raise Tampered("a signature is not of the form that Ed25519 gives")
+        if not _KEY_ID.fullmatch(signer) or not 8 <= len(found[signer]) <= LONGEST:
+            raise Tampered("a signature is of no form that is known here")
     if list(found) != sorted(found) or len(found) != len(value):
         raise Tampered("the envelope's signatures are repeated or out of order")
     return found

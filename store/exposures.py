@@ -12,9 +12,10 @@ from dataclasses import dataclass, fields
 from typing import TypeAlias
 
 from fingerprint.errors import NotFound
+from store import ledger
 from store.connection import Connection, SqlValue
+from store.ledger import now
 from store.rows import verified
-from store.runs import now
 from store.schema import compact_json, row_digest
 
 Exposed: TypeAlias = Mapping[str, frozenset[int]]
@@ -73,10 +74,12 @@ def _add(connection: Connection, merkle_root: str, probes: Collection[int], plac
         "probes": compact_json(sorted(fresh)),
         "time": now(),
     }
+    row_sha256 = row_digest("exposures", values)
     connection.execute(
         "INSERT INTO exposures (merkle_root, place, probes, time, row_sha256) VALUES (?, ?, ?, ?, ?)",
-        (*values.values(), row_digest("exposures", values)),
+        (*values.values(), row_sha256),
     )
+    ledger.append(connection, "expose", merkle_root, {"row_sha256": row_sha256, "place": place, "count": len(fresh)})
 
 
 def add_export(connection: Connection, export: ExportRow) -> None:
@@ -88,11 +91,15 @@ def add_export(connection: Connection, export: ExportRow) -> None:
     values: dict[str, SqlValue] = {**vars(export), "probes": compact_json(list(export.probes))}
     with connection.transaction():
         _add(connection, export.merkle_root, export.probes, f"export {export.id[:16]}")
+        if connection.rows("SELECT 1 FROM exports WHERE id = ?", (export.id,)):
+            return  # the same images in the same order
+        row_sha256 = row_digest("exports", values)
         connection.execute(
-            "INSERT OR IGNORE INTO exports (id, merkle_root, fingerprint_id, name, probes, time, row_sha256) "
+            "INSERT INTO exports (id, merkle_root, fingerprint_id, name, probes, time, row_sha256) "
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (*values.values(), row_digest("exports", values)),
+            (*values.values(), row_sha256),
         )
+        ledger.append(connection, "export", export.merkle_root, {"row_sha256": row_sha256, "export": export.id})
 
 
 def find_export(connection: Connection, text: str) -> ExportRow:

@@ -39,6 +39,16 @@ class Home:
         return self.path / "trusted"
 
     @property
+    def revoked(self) -> Path:
+        """Folder of signed statements that revoke keys (*.json)."""
+        return self.path / "revoked"
+
+    @property
+    def authorities(self) -> Path:
+        """Folder of the certificates (*.pem) of the timestamp authorities that are trusted."""
+        return self.path / "authorities"
+
+    @property
     def keys(self) -> Path:
         """Folder of this user's own signing keys."""
         return self.path / "keys"

@@ -7,12 +7,14 @@ import re
 from dataclasses import replace
 from typing import TypeAlias
 
-from fingerprint.errors import NameTaken, NotFound, Tampered
+from fingerprint.errors import NameTaken, NotFound
+from store import envelopes
 from store.connection import Connection
 from store.rows import FINGERPRINT_COLUMNS, FingerprintRow
 from store.schema import row_digest
 
 Rows: TypeAlias = list[FingerprintRow]
+PREDICATE_TYPE = "urn:dnn-fingerprint:fingerprint:v1"  # as in `fingerprint.record`, which takes long to import
 
 COLUMNS = ", ".join((*FINGERPRINT_COLUMNS, "row_sha256"))
 _SELECT = f"SELECT {COLUMNS} FROM fingerprints"  # noqa: S608 (constant column names)
@@ -58,7 +60,8 @@ def find(connection: Connection, text: str) -> FingerprintRow:
     versions = by_name(connection, text)
     if versions:
         return versions[-1]
-    starts = _rows(connection, "WHERE substr(id, 1, length(?1)) = ?1 LIMIT 9", text) if _PREFIX.fullmatch(text) else []
+    between = "WHERE id >= ?1 AND id < ?1 || 'g' LIMIT 9"
+    starts = _rows(connection, between, text) if _PREFIX.fullmatch(text) else []
     if len(starts) == 1:
         return starts[0]
     if starts:
@@ -69,7 +72,9 @@ def find(connection: Connection, text: str) -> FingerprintRow:
 
 def not_found(connection: Connection, text: str) -> NotFound:
     """The error for a name that is not there, with the ones that look like it."""
-    names = [row["name"] for row in connection.rows("SELECT DISTINCT name FROM fingerprints")]
+    # Only names of the same beginning where there are very many: comparing takes long.
+    query = "SELECT DISTINCT name FROM fingerprints WHERE name >= ?1 AND name < ?1 || char(1114111) LIMIT 2000"
+    names = [row["name"] for start in ("", text[:1]) for row in connection.rows(query, (start,))]
     close = difflib.get_close_matches(text, names, n=3)
     hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else "`fingerprint store list` shows all."
     return NotFound(f"there is no fingerprint {text!r} in {connection.path}", remedy=hint)
@@ -100,13 +105,19 @@ def insert(connection: Connection, row: FingerprintRow, envelope: bytes) -> Fing
     for old in reversed(versions[position - 1 :]):
         _update_version(connection, replace(old, version=old.version + 1))
     placed = replace(row, version=position)
-    values = placed.to_sql()
-    columns = [*values, "row_sha256", "envelope"]
+    envelopes.insert(connection, envelope, PREDICATE_TYPE, row.added)
+    insert_row(connection, placed)
+    return placed
+
+
+def insert_row(connection: Connection, row: FingerprintRow) -> None:
+    """Add an index entry as it is. The caller holds the write transaction."""
+    values = row.to_sql()
+    columns = [*values, "row_sha256"]
     connection.execute(
         f"INSERT INTO fingerprints ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",  # noqa: S608
-        (*values.values(), row_digest("fingerprints", values), envelope),
+        (*values.values(), row_digest("fingerprints", values)),
     )
-    return placed
 
 
 def _update_version(connection: Connection, row: FingerprintRow) -> None:
@@ -116,17 +127,11 @@ def _update_version(connection: Connection, row: FingerprintRow) -> None:
     )
 
 
-def envelope_of(connection: Connection, identity: str) -> bytes:
-    """The stored envelope. The caller compares its digest with the id.
+def page(connection: Connection, limit: int) -> Rows:
+    """The first `limit` versions by name and version. Raises Tampered."""
+    return _rows(connection, f"ORDER BY name, version LIMIT {int(limit)}")
 
-    Raises:
-        NotFound: no record of that id.
-        Tampered: the column holds something else.
-    """
-    found = connection.rows("SELECT envelope FROM fingerprints WHERE id = ?", (identity,))
-    if not found:
-        raise not_found(connection, identity)
-    envelope = found[0]["envelope"]
-    if not isinstance(envelope, bytes):
-        raise Tampered(f"the stored envelope of {identity[:16]} is not bytes")
-    return envelope
+
+def count(connection: Connection) -> int:
+    """How many versions of all names there are."""
+    return int(connection.rows("SELECT count(*) FROM fingerprints")[0][0])

@@ -1,22 +1,23 @@
-"""Ed25519 signing keys (RFC 8032): PKCS#8 and SubjectPublicKeyInfo PEM files, and which of them are trusted."""
+"""Signing keys (Ed25519, ECDSA P-256): PKCS#8 and SubjectPublicKeyInfo PEM files, and which of them are trusted."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from fingerprint.errors import KeyFileError
 from fingerprint.limits import DEFAULT, Limits
+from store import algorithms
+from store.algorithms import Algorithm, PrivateKey, PublicKey, algorithm_of, key_id
 from store.files import open_regular, private_folder, read_descriptor, read_limited, write_atomic
 from store.home import Home
+from store.trust import Trust
 
 PRIVATE_NAME = "fingerprint.key"
 PUBLIC_NAME = "fingerprint.pub"
@@ -24,7 +25,7 @@ _ENCRYPTED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
 _PRIVATE = b"PRIVATE KEY-----"
 _KEYGEN = "Make a key pair with `fingerprint keygen`."
 
-Keys: TypeAlias = Mapping[str, Ed25519PublicKey]  # key id -> trusted public key
+Keys: TypeAlias = Mapping[str, PublicKey]  # key id -> trusted public key; a `Trust` knows more
 
 
 @dataclass(frozen=True)
@@ -40,30 +41,26 @@ class Signer:
 
     __slots__ = ("_private", "key_id")
 
-    def __init__(self, private: Ed25519PrivateKey) -> None:
+    def __init__(self, private: PrivateKey) -> None:
         self._private = private
         self.key_id = key_id(private.public_key())
 
     @property
-    def public(self) -> Ed25519PublicKey:
+    def public(self) -> PublicKey:
         """The public half."""
         return self._private.public_key()
 
     def sign(self, data: bytes) -> bytes:
-        """The 64-byte signature of `data`."""
-        return self._private.sign(data)
+        """The signature of `data`, as `algorithms.sign` makes it."""
+        return algorithms.sign(self._private, data)
 
     def __repr__(self) -> str:
         return f"Signer({self.key_id})"
 
 
-def key_id(public: Ed25519PublicKey) -> str:
-    """SHA-256 (hex) of the key's SubjectPublicKeyInfo in DER."""
-    der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(der).hexdigest()
-
-
-def generate(out: Path, passphrase: bytes | None, overwrite: bool = False) -> KeyPaths:
+def generate(
+    out: Path, passphrase: bytes | None, overwrite: bool = False, algorithm: Algorithm = "ed25519"
+) -> KeyPaths:
     """Make a pair: `out`/fingerprint.key (mode 0600, encrypted under `passphrase` if given), `out`/fingerprint.pub.
 
     Raises:
@@ -76,7 +73,7 @@ def generate(out: Path, passphrase: bytes | None, overwrite: bool = False) -> Ke
     existing = [path for path in (paths.private, paths.public) if path.exists() or path.is_symlink()]
     if existing and not overwrite:
         raise _exists(existing[0])
-    private = Ed25519PrivateKey.generate()
+    private = algorithms.generate_key(algorithm)
     try:
         write_atomic(paths.private, _private_pem(private, passphrase), overwrite=overwrite)
         write_atomic(paths.public, public_pem(private.public_key()), overwrite=overwrite)
@@ -91,7 +88,7 @@ def _exists(path: Path) -> KeyFileError:
     )
 
 
-def _private_pem(private: Ed25519PrivateKey, passphrase: bytes | None) -> bytes:
+def _private_pem(private: PrivateKey, passphrase: bytes | None) -> bytes:
     none, form = serialization.NoEncryption(), serialization.PrivateFormat.PKCS8
     if passphrase is None:
         return private.private_bytes(serialization.Encoding.PEM, form, none)
@@ -100,7 +97,7 @@ def _private_pem(private: Ed25519PrivateKey, passphrase: bytes | None) -> bytes:
     return encrypted_pem(private.private_bytes(serialization.Encoding.DER, form, none), passphrase)
 
 
-def public_pem(public: Ed25519PublicKey) -> bytes:
+def public_pem(public: PublicKey) -> bytes:
     """SubjectPublicKeyInfo PEM, as *.pub files hold it."""
     return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
@@ -121,8 +118,8 @@ def load_signer(path: Path, passphrase: bytes | None, limits: Limits = DEFAULT) 
     """Read a private key. A passphrase given for a key that needs none is ignored.
 
     Raises:
-        KeyFileError: missing, open to group or others, no key, not Ed25519, passphrase missing or wrong, or not the
-            other half of the .pub file beside it.
+        KeyFileError: missing, open to others, of no kind used here, passphrase missing or wrong, or not the other
+            half of the .pub file beside it.
     """
     try:
         with open_regular(path) as (descriptor, status):
@@ -150,7 +147,7 @@ def _compare_with_public(path: Path, signer: Signer) -> None:
         raise KeyFileError(f"{path} and {beside} are not a pair", remedy="Restore the damaged one from a backup.")
 
 
-def _parse_private(path: Path, data: bytes, passphrase: bytes | None) -> Ed25519PrivateKey:
+def _parse_private(path: Path, data: bytes, passphrase: bytes | None) -> PrivateKey:
     encrypted = _ENCRYPTED in data
     if encrypted and not passphrase:
         raise KeyFileError(
@@ -167,16 +164,16 @@ def _parse_private(path: Path, data: bytes, passphrase: bytes | None) -> Ed25519
         if b"BEGIN PUBLIC KEY" in data:
             raise KeyFileError(f"{path} is a public key", remedy=f"Give the private one, {PRIVATE_NAME}.") from error
         raise KeyFileError(f"{path} is not a private key in PKCS#8 PEM form", remedy=_KEYGEN) from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise KeyFileError(f"{path} is not an Ed25519 key", remedy=_KEYGEN)
-    return key
+    if algorithm_of(key) is None:
+        raise KeyFileError(f"{path} is neither an Ed25519 nor an ECDSA P-256 key", remedy=_KEYGEN)
+    return cast("PrivateKey", key)
 
 
-def load_public(path: Path, limits: Limits = DEFAULT) -> Ed25519PublicKey:
+def load_public(path: Path, limits: Limits = DEFAULT) -> PublicKey:
     """Read a public key.
 
     Raises:
-        KeyFileError: missing, no public key, or not Ed25519.
+        KeyFileError: missing, no public key, or neither Ed25519 nor ECDSA P-256.
     """
     try:
         data = read_limited(path, limits.spec_bytes)
@@ -188,9 +185,9 @@ def load_public(path: Path, limits: Limits = DEFAULT) -> Ed25519PublicKey:
         key = serialization.load_pem_public_key(data)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise KeyFileError(f"{path} is not a public key in PEM form", remedy=_KEYGEN) from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise KeyFileError(f"{path} is not an Ed25519 key", remedy=_KEYGEN)
-    return key
+    if algorithm_of(key) is None:
+        raise KeyFileError(f"{path} is neither an Ed25519 nor an ECDSA P-256 key", remedy=_KEYGEN)
+    return cast("PublicKey", key)
 
 
 def _unreadable(path: Path, error: OSError) -> KeyFileError:
@@ -203,7 +200,7 @@ def trust(home: Home, public: Path) -> Path:
     """Copy a public key into the trusted folder, named by its key id. Returns the copy's path.
 
     Raises:
-        KeyFileError: `public` is no Ed25519 public key.
+        KeyFileError: `public` is no public key.
         StoreError: the folder can't be written.
     """
     key = load_public(public)
@@ -212,11 +209,17 @@ def trust(home: Home, public: Path) -> Path:
     return target
 
 
-def trusted_keys(home: Home, extra: Sequence[Path] = ()) -> dict[str, Ed25519PublicKey]:
-    """All keys whose signatures count: those in the trusted folder, and those passed.
+def trusted_keys(home: Home, extra: Sequence[Path] = ()) -> Trust:
+    """All keys whose signatures count: those in the trusted folder, and those passed; and which were revoked.
 
     Raises:
-        KeyFileError: one of the files is no Ed25519 public key.
+        KeyFileError: one of the files is no public key.
+        EvidenceError: a revocation in the home folder does not hold.
     """
     found = [load_public(path) for path in (*sorted(home.trusted.glob("*.pub")), *extra)]
-    return {key_id(key): key for key in found}
+    keys = {key_id(key): key for key in found}
+    if not home.revoked.is_dir():
+        return Trust(keys)
+    from store.revocation import revocations
+
+    return Trust(keys, revocations(home, keys))

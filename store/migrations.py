@@ -98,6 +98,89 @@ def m002_exposures_and_exports(database: sqlite_utils.Database, /) -> None:
     )
 
 
+# Nothing is ever changed or removed in these tables; `store rebuild` alone replaces results, under the ledger's eyes.
+APPEND_ONLY = ("ledger", "envelopes", "timestamps", "results", "exposures", "exports")
+
+
+@MIGRATIONS()
+def m003_ledger_and_envelopes(database: sqlite_utils.Database, /) -> None:
+    """Envelopes get a table of their own, which tables are an index of; a ledger commits to every row."""
+    database.executescript(
+        """
+        CREATE TABLE envelopes (
+            sha256 TEXT PRIMARY KEY NOT NULL,
+            predicate_type TEXT NOT NULL,
+            added TEXT NOT NULL,
+            envelope BLOB NOT NULL
+        ) STRICT;
+        CREATE INDEX envelopes_by_type ON envelopes (predicate_type);
+        INSERT INTO envelopes (sha256, predicate_type, added, envelope)
+            SELECT id, 'urn:dnn-fingerprint:fingerprint:v1', added, envelope FROM fingerprints ORDER BY rowid;
+        ALTER TABLE fingerprints DROP COLUMN envelope;
+        CREATE TABLE timestamps (
+            sha256 TEXT PRIMARY KEY NOT NULL,
+            envelope_sha256 TEXT NOT NULL REFERENCES envelopes (sha256),
+            added TEXT NOT NULL,
+            row_sha256 TEXT NOT NULL,
+            response BLOB NOT NULL
+        ) STRICT;
+        CREATE INDEX timestamps_by_envelope ON timestamps (envelope_sha256);
+        CREATE TABLE ledger (
+            position INTEGER PRIMARY KEY,
+            chain TEXT NOT NULL,
+            seq INTEGER NOT NULL CHECK (seq > 0),
+            kind TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            time TEXT NOT NULL,
+            body TEXT NOT NULL,
+            previous TEXT NOT NULL,
+            hash TEXT NOT NULL UNIQUE,
+            UNIQUE (chain, seq)
+        ) STRICT;
+        CREATE INDEX ledger_by_subject ON ledger (subject);
+        CREATE INDEX runs_by_start ON runs (started, id);
+        """
+    )
+    for sql in triggers().values():
+        database.execute(sql)
+    for name, sql in VIEWS.items():
+        database.execute(f"CREATE VIEW {name} AS {sql}")
+    _adopt(database.conn)
+
+
+def triggers() -> dict[str, str]:
+    """Name -> SQL of the triggers that keep tables append-only."""
+    return {
+        f"{table}_never_{verb.lower()}": f"CREATE TRIGGER {table}_never_{verb.lower()} BEFORE {verb} ON {table} "
+        f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
+        for table in APPEND_ONLY
+        for verb in ("UPDATE", "DELETE")
+    }
+
+
+# What a person browses: no probe, no order of an export, no envelope.
+VIEWS = {
+    "fingerprint_overview": "SELECT name, version, id, created, added, owner_sha256, owner_format, probes, evidential, "
+    "key_ids AS signed_by FROM fingerprints",
+    "run_overview": "SELECT id, kind, started, finished, tool_version, results FROM runs",
+    "verdicts": "SELECT results.run_id, runs.kind, runs.started, results.suspect_path, results.suspect_sha256, "
+    "results.format, results.runtime, json_extract(results.row, '$.fingerprint.name') AS fingerprint, "
+    "results.fingerprint_id, results.status, json_extract(results.row, '$.verdict.lineage') AS lineage, "
+    "json_extract(results.row, '$.verdict.integrity') AS integrity, "
+    "json_extract(results.row, '$.verdict.match_rate') AS match_rate, "
+    "json_extract(results.row, '$.verdict.error') AS error FROM results JOIN runs ON runs.id = results.run_id",
+    "ledger_overview": "SELECT position, seq, kind, subject, time, hash FROM ledger",
+    "exposure_overview": "SELECT merkle_root, place, json_array_length(probes) AS probes, time FROM exposures",
+}
+
+
+def _adopt(raw: sqlite3.Connection) -> None:
+    """Put what an earlier release stored under the ledger."""
+    from store.adoption import adopt
+
+    adopt(raw)
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Apply what is pending. The caller holds the write transaction, so that all of it happens or nothing."""
     MIGRATIONS.apply(sqlite_utils.Database(connection, execute_plugins=False, strict=True))

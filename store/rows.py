@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fingerprint.errors import StoreError, Tampered
-from store.schema import compact_json, row_digest
+from store.schema import compact_json, row_digest, unicode_only
 
 if TYPE_CHECKING:
     from fingerprint.record import Manifest
@@ -120,7 +120,7 @@ class ResultRow:
         """Column values. A path that is not UTF-8 is stored with escapes. Raises StoreError if `row` is not JSON."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         try:
-            text = compact_json(dict(self.row))
+            text = unicode_only(compact_json(dict(self.row)))
         except (TypeError, ValueError) as error:
             raise StoreError(f"the result for {self.suspect_path} can't be stored: {error}") from error
         path = self.suspect_path.encode("utf-8", "backslashreplace").decode("utf-8")

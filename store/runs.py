@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from fingerprint.errors import NotFound, StoreError
+from store import envelopes, ledger
 from store.connection import Connection, SqlValue
+from store.ledger import now
 from store.rows import RESULT_COLUMNS, ResultRow, RunKind, RunRow, result_value
-from store.schema import compact_json, row_digest
+from store.schema import compact_json, row_digest, unicode_only
 
+Sign: TypeAlias = Callable[[Connection], "Iterable[tuple[bytes, str]]"]  # (envelope, predicate type) for each
 DECIDED = ("decided",)  # statuses that need no second look
 
 SELECT_RUNS = "SELECT id, kind, started, finished, tool_version, parameters, results, row_sha256 FROM runs"
@@ -27,11 +30,6 @@ _KNOWN = """
 """
 
 
-def now() -> str:
-    """UTC, ISO 8601, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def start(connection: Connection, kind: RunKind, parameters: Mapping[str, object], tool_version: str) -> str:
     """Record that a run begins; returns its id, which sorts by time.
 
@@ -40,7 +38,7 @@ def start(connection: Connection, kind: RunKind, parameters: Mapping[str, object
     """
     started = now()
     try:
-        text = compact_json(dict(parameters))
+        text = unicode_only(compact_json(dict(parameters)))
     except (TypeError, ValueError) as error:
         raise StoreError(f"the run's parameters can't be stored: {error}") from error
     values: dict[str, SqlValue] = {
@@ -52,17 +50,27 @@ def start(connection: Connection, kind: RunKind, parameters: Mapping[str, object
         "parameters": text,
         "results": None,
     }
+    row_sha256 = row_digest("runs", values)
     with connection.transaction():
         connection.execute(
             "INSERT INTO runs (id, kind, started, finished, tool_version, parameters, results, row_sha256) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (*values.values(), row_digest("runs", values)),
+            (*values.values(), row_sha256),
         )
+        ledger.append(connection, "start", str(values["id"]), {"row_sha256": row_sha256})
     return str(values["id"])
 
 
-def finish(connection: Connection, run_id: str) -> None:
+def finish(connection: Connection, run_id: str, sign: Sign | None = None) -> list[str]:
     """Record that a run ended, and how many results it has.
+
+    Args:
+        connection: the database.
+        run_id: the run.
+        sign: makes the signed statements of the ended run; they are stored with it, both or none.
+
+    Returns:
+        The digests of the envelopes that `sign` made.
 
     Raises:
         NotFound: no such run.
@@ -70,12 +78,23 @@ def finish(connection: Connection, run_id: str) -> None:
     """
     with connection.transaction():
         values = _unfinished(connection, run_id)
-        finished, total = now(), count(connection, run_id)
-        values |= {"finished": finished, "results": total}
+        finished, digests = now(), row_digests(connection, run_id)
+        values |= {"finished": finished, "results": len(digests)}
+        row_sha256 = row_digest("runs", values)
         connection.execute(
             "UPDATE runs SET finished = ?, results = ?, row_sha256 = ? WHERE id = ?",
-            (finished, total, row_digest("runs", values), run_id),
+            (finished, len(digests), row_sha256, run_id),
         )
+        made = [] if sign is None else [envelopes.insert(connection, e, t, finished) for e, t in sign(connection)]
+        body = {"row_sha256": row_sha256, "results": len(digests), "sha256": ledger.digest_rows(digests)}
+        ledger.append(connection, str(values["kind"]), run_id, {**body, "envelopes": made}, time=finished)
+    return made
+
+
+def row_digests(connection: Connection, run_id: str) -> list[str]:
+    """The digests of a run's results in their order."""
+    query = "SELECT row_sha256 FROM results WHERE run_id = ? ORDER BY position"
+    return [row["row_sha256"] for row in connection.rows(query, (run_id,))]
 
 
 def _unfinished(connection: Connection, run_id: str) -> dict[str, SqlValue]:
@@ -86,19 +105,33 @@ def _unfinished(connection: Connection, run_id: str) -> dict[str, SqlValue]:
     return vars(run) | {"parameters": compact_json(run.parameters)}
 
 
-def add_results(connection: Connection, run_id: str, rows: Iterable[ResultRow]) -> None:
-    """Store results of a run, all or none.
+def add_results(
+    connection: Connection, run_id: str, rows: Iterable[ResultRow], intake: Sequence[Mapping[str, object]] = ()
+) -> None:
+    """Store results of a run, all or none. `intake` says where their suspects came from.
 
     Raises:
         NotFound: no such run.
         StoreError: the run has ended, or a result is not JSON.
     """
     prepared = [row.to_sql() for row in rows]
+    if not prepared:
+        return
     with connection.transaction():
         _unfinished(connection, run_id)
-        first = count(connection, run_id)
+        first = _next_position(connection, run_id)
         complete = [{"run_id": run_id, "position": first + i, **values} for i, values in enumerate(prepared)]
-        connection.executemany(_INSERT, [(*values.values(), row_digest("results", values)) for values in complete])
+        digests = [row_digest("results", values) for values in complete]
+        connection.executemany(
+            _INSERT, [(*values.values(), digest) for values, digest in zip(complete, digests, strict=True)]
+        )
+        body = ledger.batch(first, digests)
+        ledger.append(connection, "results", run_id, {**body, **({"intake": list(intake)} if intake else {})})
+
+
+def _next_position(connection: Connection, run_id: str) -> int:
+    query = "SELECT coalesce(max(position) + 1, 0) FROM results WHERE run_id = ?"
+    return int(connection.rows(query, (run_id,))[0][0])
 
 
 def count(connection: Connection, run_id: str) -> int:

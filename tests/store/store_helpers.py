@@ -8,12 +8,11 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fingerprint.record import (
     Clean,
@@ -30,7 +29,7 @@ from fingerprint.record import (
 )
 from store.database import Database
 from store.home import Home
-from store.keys import Signer
+from store.keys import Keys, Signer
 from store.sealing import Sealed, seal
 
 NOBODY = 65534
@@ -109,7 +108,7 @@ class World:
     database: Database
 
     @property
-    def keys(self) -> dict[str, Ed25519PublicKey]:
+    def keys(self) -> Keys:
         """The trusted keys."""
         return {self.signer.key_id: self.signer.public}
 
@@ -124,6 +123,16 @@ class World:
     def data_key(self, sealed: Sealed) -> Path:
         """The stored data key."""
         return self.home.secrets / f"{sealed.manifest.tensors.sha256}.key"
+
+    def tamper(self, sql: str, values: Iterable[object] = ()) -> None:
+        """Run SQL behind the store's back, with its triggers out of the way."""
+        connection = self.database._connection.raw
+        triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        for name, _ in triggers:
+            connection.execute(f"DROP TRIGGER {name}")
+        connection.execute(sql, tuple(values))
+        for _, create in triggers:
+            connection.execute(create)
 
     def reopen(self, **options: object) -> Database:
         """Close and open again."""

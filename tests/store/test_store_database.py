@@ -264,17 +264,16 @@ def test_untrusted_signer(world: World) -> None:
 def test_every_byte_of_the_stored_envelope(world: World) -> None:
     sealed = world.sealed(count=2, side=1)
     row = world.database.add(sealed)
-    connection = world.database._connection
     for position in range(len(sealed.envelope)):
         changed = bytearray(sealed.envelope)
         changed[position] ^= 1 << position % 8
-        connection.execute("UPDATE fingerprints SET envelope = ?", (bytes(changed),))
+        world.tamper("UPDATE envelopes SET envelope = ?", (bytes(changed),))
         with pytest.raises(EvidenceError):
             world.database.load(row, world.keys)
         with pytest.raises(EvidenceError):
             world.database.manifest(row, world.keys)
     for changed_envelope in (b"", sealed.envelope[:-1], sealed.envelope + b" "):
-        connection.execute("UPDATE fingerprints SET envelope = ?", (changed_envelope,))
+        world.tamper("UPDATE envelopes SET envelope = ?", (changed_envelope,))
         with pytest.raises(EvidenceError):
             world.database.load(row, world.keys)
         assert len(world.errors()) == 1
@@ -294,7 +293,7 @@ def test_every_byte_of_the_stored_tensors(world: World) -> None:
         path.write_bytes(sealed.tensors[:length])
         with pytest.raises(EvidenceError):
             world.database.load(row, world.keys)
-        assert len(world.errors()) == 1
+        assert world.errors()
     path.unlink()
     with pytest.raises(EvidenceError, match="are gone"):
         world.database.load(row, world.keys)
@@ -355,7 +354,7 @@ def test_every_index_column(world: World, column: str) -> None:
             read()
     if column == "id":
         with pytest.raises(NotFound):
-            world.database.load(row, world.keys)
+            world.database.find(row.id)
     elif column != "name":
         with pytest.raises(Tampered):
             world.database.find("resnet")

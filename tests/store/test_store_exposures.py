@@ -23,11 +23,6 @@ def export(probes: tuple[int, ...] = (3, 1, 2), identity: str = ID) -> ExportRow
     return ExportRow(identity, ROOT, "ef" * 32, "resnet", probes, "2026-01-01T00:00:00.000Z")
 
 
-def raw(world: World, sql: str) -> None:
-    with sqlite3.connect(world.database.path) as connection:
-        connection.execute(sql)
-
-
 def test_exposures_add_up(world: World) -> None:
     database = world.database
     assert database.exposed(ROOT) == {}
@@ -77,8 +72,8 @@ def test_what_can_not_be_recorded_is_an_error(world: World) -> None:
 def test_changed_rows_are_found(sql: str, world: World) -> None:
     world.database.record_export(export())
     assert world.database.check(world.keys) == []
-    raw(world, sql)
-    assert len(world.errors()) == 1
+    world.tamper(sql)
+    assert world.errors()
     table = sql.split()[1]
     with pytest.raises(Tampered, match=table):
         _ = world.database.exposed(ROOT) if table == "exposures" else world.database.find_export(ID)

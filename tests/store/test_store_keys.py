@@ -149,7 +149,7 @@ def test_files_that_are_no_private_key(tmp_path: Path) -> None:
     cases = {
         "not a private key": b"hello",
         "can't read the key file": b"x" * 1_000_000,
-        "not an Ed25519 key": other,
+        "neither an Ed25519 nor an ECDSA P-256 key": other,
         "is a public key": paths.public.read_bytes(),
         "is not a private key": paths.private.read_bytes()[:60],
     }
@@ -171,7 +171,7 @@ def test_files_that_are_no_public_key(tmp_path: Path) -> None:
     )
     cases = {
         "not a public key": b"hello",
-        "not an Ed25519 key": other,
+        "neither an Ed25519 nor an ECDSA P-256 key": other,
         "is a private key": paths.private.read_bytes(),
     }
     for message, data in cases.items():

@@ -1,0 +1,117 @@
+"""Signed statements other than fingerprints, and timestamps: against their signatures, the rows and the ledger."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, assert_never
+
+from fingerprint.errors import FingerprintError
+from fingerprint.record import Manifest
+from store import dsse, envelopes, ledger, predicates
+from store.problems import Problem, error
+from store.runs import by_id, row_digests
+from store.schema import compact_json
+
+if TYPE_CHECKING:
+    from store.connection import Connection
+    from store.keys import Keys
+    from store.trail import Trail
+
+_RESULT = (
+    "SELECT suspect_sha256, suspect_path, format, runtime, fingerprint_id, settings_sha256, status, row FROM results"
+)
+
+
+def check_envelopes(connection: Connection, trail: Trail, keys: Keys) -> Iterator[Problem]:
+    """Every envelope is in the ledger, every one of the ledger is here, and what they say is what the rows say."""
+    left = dict(trail.envelopes)
+    query = "SELECT sha256, predicate_type, added FROM envelopes ORDER BY rowid"
+    for row in connection.rows(query):
+        sha256 = str(row["sha256"])
+        subject = f"envelope {sha256[:16]}"
+        known = left.pop(sha256, 0) != 0 or sha256 in trail.records
+        if not known:
+            yield error(subject, "is not in the ledger")
+        elif sha256 in trail.records:
+            if (row["predicate_type"], row["added"]) != (predicates.FINGERPRINT, trail.records[sha256].get("added")):
+                yield error(subject, "is filed as something else than it is")
+            continue  # its content was compared with its index entry
+        try:
+            yield from _statement(connection, subject, sha256, row["predicate_type"], keys)
+        except FingerprintError as failure:
+            yield error(subject, failure.message)
+    for sha256 in [*left, *(i for i in trail.records if not _stored(connection, i))]:
+        yield error(f"envelope {sha256[:16]}", "is in the ledger, and missing from the database")
+    yield from _unsigned(connection, trail)
+    for row in connection.iterate("SELECT sha256, response FROM timestamps"):
+        if not isinstance(row["response"], bytes) or hashlib.sha256(row["response"]).hexdigest() != row["sha256"]:
+            yield error(f"timestamps {str(row['sha256'])[:20]}", "is not the token that was stored")
+
+
+def _stored(connection: Connection, sha256: str) -> bool:
+    return bool(connection.rows("SELECT 1 FROM envelopes WHERE sha256 = ?", (sha256,)))
+
+
+def _statement(connection: Connection, subject: str, sha256: str, kind: str, keys: Keys) -> Iterator[Problem]:
+    verified = dsse.verify(envelopes.read(connection, sha256), keys)
+    statement = predicates.parse(verified.payload, verified.payload_type)
+    if statement.predicate_type != kind:
+        yield error(subject, "is filed as something else than it is")
+    found = statement.predicate
+    match found:
+        case predicates.RunStatement():
+            yield from _run(connection, subject, found)
+            place = found.ledger
+        case predicates.Reveal() | predicates.Checkpoint():
+            place = found.ledger
+        case predicates.KeyEvent() | Manifest():
+            place = None
+        case _:
+            assert_never(found)
+    if place is not None and not _holds(connection, place):
+        yield error(subject, f"signs entry {place.seq} of the ledger, which is not here: the ledger was rewritten")
+
+
+def _holds(connection: Connection, place: predicates.Place) -> bool:
+    entry = ledger.by_hash(connection, place.hash)
+    return entry is not None and entry.seq == place.seq
+
+
+def _run(connection: Connection, subject: str, said: predicates.RunStatement) -> Iterator[Problem]:
+    """A signed run against its row and its results. Raises NotFound, Tampered."""
+    run = by_id(connection, said.run.id)
+    signed = said.run.model_dump(mode="json")
+    whole = signed.pop("results_sha256")
+    if compact_json(signed) != compact_json(vars(run)):
+        yield error(f"run {run.id}", f"is not what was signed ({subject})")
+    if said.part.index == 0 and ledger.digest_rows(row_digests(connection, run.id)) != whole:
+        yield error(f"run {run.id}", f"its results are not those that were signed ({subject})")
+    first = said.part.first
+    query = f"{_RESULT} WHERE run_id = ? AND position >= ? AND position < ? ORDER BY position"
+    rows = connection.rows(query, (run.id, first, first + len(said.results)))
+    stored = [tuple(row) for row in rows]
+    for offset, result in enumerate(said.results):
+        values = result.model_dump(mode="json")
+        wanted = (*(v for k, v in values.items() if k != "row"), compact_json(values["row"]))
+        if offset >= len(stored) or stored[offset] != wanted:
+            yield error(f"result {first + offset} of run {run.id}", f"is not what was signed ({subject})")
+
+
+def _unsigned(connection: Connection, trail: Trail) -> Iterator[Problem]:
+    """The parts of a signed run are all there."""
+    for run_id, run in trail.runs.items():
+        if not run.envelopes:
+            continue
+        parts: dict[int, set[int]] = {}
+        for sha256 in run.envelopes:
+            try:
+                payload = json.loads(dsse.read_unverified(envelopes.read(connection, sha256)).payload)
+                part = payload["predicate"]["part"]
+                parts.setdefault(part["of"], set()).add(part["index"])
+            except (FingerprintError, ValueError, KeyError, TypeError):
+                continue  # told above
+        for of, found in parts.items():
+            if found != set(range(of)):
+                yield error(f"run {run_id}", "some of its signed parts are missing")

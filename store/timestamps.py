@@ -1,0 +1,147 @@
+"""RFC 3161 timestamps: a trusted authority's word that an envelope existed at a time.
+
+What is stamped is the SHA-256 of the envelope's bytes. A response is kept as it came, and checked against the
+certificates in the home folder's `authorities/` whenever it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fingerprint.errors import KeyFileError, MissingExtra, Tampered
+from fingerprint.limits import DEFAULT
+from store import ledger
+from store.files import read_limited
+from store.schema import row_digest
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+    from store.connection import Connection, SqlValue
+
+COLUMNS = ("sha256", "envelope_sha256", "added")
+LARGEST = 64 * 1024  # bytes of a response
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """A response that was checked. time: when the authority says that the envelope existed (UTC)."""
+
+    time: datetime
+    serial: int
+    authority: str
+
+
+def request(envelope: bytes) -> bytes:
+    """A timestamp query (DER) for an envelope: SHA-256, with a nonce, asking for the authority's certificate.
+
+    Raises:
+        MissingExtra: rfc3161-client is not installed.
+    """
+    try:
+        from rfc3161_client import HashAlgorithm, TimestampRequestBuilder
+    except ImportError as error:
+        raise MissingExtra("rfc3161-client", "timestamp") from error
+    builder = TimestampRequestBuilder().data(envelope).hash_algorithm(HashAlgorithm.SHA256)
+    return builder.nonce(nonce=True).cert_request(cert_request=True).build().as_bytes()
+
+
+def verify(envelope: bytes, response: bytes, authorities: Sequence[Certificate]) -> Stamp:
+    """Check a timestamp response (DER) over an envelope.
+
+    Args:
+        envelope: the bytes that were stamped.
+        response: what the authority answered.
+        authorities: root certificates that are trusted for this.
+
+    Raises:
+        Tampered: it is no granted response, is over other bytes, its signature or chain does not hold, or no given
+            certificate leads to its authority.
+        MissingExtra: rfc3161-client is not installed.
+    """
+    try:
+        from rfc3161_client import VerifierBuilder, decode_timestamp_response
+        from rfc3161_client.errors import VerificationError
+    except ImportError as error:
+        raise MissingExtra("rfc3161-client", "timestamp") from error
+    if not authorities:
+        raise Tampered(
+            "no timestamp authority is trusted here",
+            remedy="Pass its certificate with --ca, or put it in the authorities/ folder of the home.",
+        )
+    try:
+        decoded = decode_timestamp_response(response)
+        VerifierBuilder(roots=list(dict.fromkeys(authorities))).build().verify_message(decoded, envelope)
+        info = decoded.tst_info
+        name = "" if info.name is None else str(info.name)
+        again = decoded.as_bytes()
+    except (VerificationError, ValueError, TypeError) as error:
+        raise Tampered(f"the timestamp does not hold: {error}") from error
+    if again != response:
+        raise Tampered("the timestamp is not in its canonical encoding")
+    return Stamp(info.gen_time, info.serial_number, name)
+
+
+def certificates(paths: Iterable[Path]) -> list[Certificate]:
+    """The certificates in PEM files.
+
+    Raises:
+        KeyFileError: one can't be read, or holds none.
+    """
+    from cryptography.x509 import load_pem_x509_certificates
+
+    found: list[Certificate] = []
+    for path in paths:
+        try:
+            found += load_pem_x509_certificates(read_limited(path, DEFAULT.spec_bytes))
+        except (OSError, ValueError) as error:
+            raise KeyFileError(f"{path} holds no certificate in PEM form: {error}") from error
+    return found
+
+
+def trusted(folder: Path) -> list[Certificate]:
+    """The certificates in a folder (*.pem). Raises KeyFileError."""
+    return certificates(sorted(folder.glob("*.pem")))
+
+
+def insert(connection: Connection, envelope_sha256: str, response: bytes) -> str:
+    """Keep a response, with an entry in the ledger; one that is there already is left. Returns its digest."""
+    sha256 = hashlib.sha256(response).hexdigest()
+    values: dict[str, SqlValue] = {"sha256": sha256, "envelope_sha256": envelope_sha256, "added": ledger.now()}
+    with connection.transaction():
+        if connection.rows("SELECT 1 FROM timestamps WHERE sha256 = ?", (sha256,)):
+            return sha256
+        insert_row(connection, values, response)
+        body = {"row_sha256": row_digest("timestamps", values), "response": sha256}
+        ledger.append(connection, "timestamp", envelope_sha256, body)
+    return sha256
+
+
+def insert_row(connection: Connection, values: dict[str, SqlValue], response: bytes) -> None:
+    """Add a row as it is. The caller holds the write transaction."""
+    connection.execute(
+        "INSERT INTO timestamps (sha256, envelope_sha256, added, row_sha256, response) VALUES (?, ?, ?, ?, ?)",
+        (*(values[name] for name in COLUMNS), row_digest("timestamps", values), response),
+    )
+
+
+def of(connection: Connection, envelope_sha256: str) -> list[bytes]:
+    """The responses that are kept for an envelope, not checked."""
+    query = "SELECT response FROM timestamps WHERE envelope_sha256 = ? ORDER BY rowid"
+    return [row["response"] for row in connection.rows(query, (envelope_sha256,))]
+
+
+def earliest(connection: Connection, envelope: bytes, authorities: Sequence[Certificate]) -> datetime | None:
+    """When a kept timestamp says that an envelope existed, or None; those that don't hold are passed over."""
+    times = []
+    for response in of(connection, hashlib.sha256(envelope).hexdigest()):
+        try:
+            times.append(verify(envelope, response, authorities).time)
+        except Tampered:
+            continue
+    return min(times, default=None)

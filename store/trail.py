@@ -1,0 +1,133 @@
+"""The ledger read from its first entry to its last: whether it holds, and what it says must be in the tables."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fingerprint.errors import Tampered
+from store import ledger
+from store.ledger import MARK, NOTHING, Entry
+from store.problems import Problem, error
+
+if TYPE_CHECKING:
+    from store.connection import Connection
+
+
+@dataclass
+class RunTrail:
+    """What the ledger says of a run: the digest of its row now, its results so far, and whether it ended."""
+
+    row_sha256: str
+    results: int = 0
+    finished: bool = False
+    envelopes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Trail:
+    """What the tables must hold, by what the ledger says.
+
+    names: name -> ids of its versions, oldest first. records: id -> what the entry says of it. rows: table -> digests
+    of its rows in order. heads: chain -> its last entry. envelopes: all but those of fingerprints. schema: digest of
+    the applied migrations.
+    """
+
+    names: dict[str, list[str]] = field(default_factory=dict)
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    runs: dict[str, RunTrail] = field(default_factory=dict)
+    rows: dict[str, list[str]] = field(default_factory=lambda: {"exposures": [], "exports": [], "timestamps": []})
+    envelopes: dict[str, None] = field(default_factory=dict)
+    heads: dict[str, Entry] = field(default_factory=dict)
+    schema: str | None = None
+    broken: bool = False
+
+    def read(self, connection: Connection) -> Iterator[Problem]:
+        """Go through all entries. What does not hold is told, and the rest is still read. Only inside `snapshot`."""
+        places: dict[str, int] = {}
+        for number, raw in enumerate(ledger.raw_entries(connection), start=1):
+            try:
+                entry = ledger.entry_of(raw)
+                self._follow(entry, number, places)
+                yield from self._replay(entry, connection)
+            except (Tampered, KeyError, TypeError, ValueError) as failure:
+                self.broken = True
+                text = failure.message if isinstance(failure, Tampered) else f"says something that can't be: {failure}"
+                yield error(f"ledger entry {str(raw['seq'])[:20]} ({str(raw['kind'])[:20]})", text)
+                self._resume(raw, places)
+
+    def _follow(self, entry: Entry, number: int, places: dict[str, int]) -> None:
+        """The entry continues its chain, or opens one. Raises Tampered."""
+        last = self.heads.get(entry.chain)
+        if entry.position != number:
+            raise Tampered(f"stands at place {entry.position} and not {number}: entries were removed or reordered")
+        if last is not None:
+            follows = (entry.seq, entry.previous) == (last.seq + 1, last.hash)
+        elif entry.hash != entry.chain:
+            follows = False
+        else:  # a chain's first entry: nothing before it, or the entry where it parted from another
+            follows = entry.seq == 1 if entry.previous == NOTHING else places.get(entry.previous) == entry.seq - 1
+        if not follows:
+            raise Tampered("does not follow the entry before it: entries were changed, removed or reordered")
+        self.heads[entry.chain] = entry
+        places[entry.hash] = entry.seq
+
+    def _resume(self, raw: sqlite3.Row, places: dict[str, int]) -> None:
+        """After an entry that does not hold, the next one is compared with what it claims."""
+        values = {name: raw[name] for name in raw.keys()}  # noqa: SIM118  (sqlite3.Row iterates values)
+        if isinstance(values["seq"], int) and isinstance(values["hash"], str):
+            self.heads[values["chain"]] = Entry(**{**values, "body": {}})
+            places[values["hash"]] = values["seq"]
+
+    def _replay(self, entry: Entry, connection: Connection) -> Iterator[Problem]:
+        body, subject = entry.body, entry.subject
+        if entry.kind in ("create", "import", "merge-record"):
+            self._record(subject, dict(body))
+        elif entry.kind == "start":
+            self.runs.setdefault(subject, RunTrail(str(body["row_sha256"])))
+        elif entry.kind == "results":
+            self.runs[subject].results += int(str(body["count"]))
+            yield from _results(connection, subject, body)
+        elif entry.kind in ("verify", "audit"):
+            run = self.runs[subject]
+            run.row_sha256, run.finished = str(body["row_sha256"]), True
+            self._signed(run, body)
+        elif entry.kind == "sign":
+            self._signed(self.runs[subject], body)
+        elif entry.kind in ("expose", "export", "timestamp"):
+            table = {"expose": "exposures", "export": "exports", "timestamp": "timestamps"}[entry.kind]
+            self.rows[table].append(str(body["row_sha256"]))
+        elif entry.kind == "schema":
+            own = next(iter(self.heads)) == entry.chain
+            self.schema = str(body["sha256"]) if own else self.schema
+        elif "envelope" in body:  # reveal, checkpoint, key
+            self.envelopes[str(body["envelope"])] = None
+
+    def _signed(self, run: RunTrail, body: Any) -> None:  # noqa: ANN401  (JSON)
+        run.envelopes = [*run.envelopes, *map(str, body["envelopes"])]
+        self.envelopes.update(dict.fromkeys(run.envelopes))
+
+    def _record(self, identity: str, body: dict[str, Any]) -> None:
+        """As `index.insert` places it: last, or before the version that names it as its predecessor."""
+        if identity in self.records:
+            return
+        self.records[identity] = body
+        versions = self.names.setdefault(body["name"], [])
+        later = [i for i, other in enumerate(versions) if self.records[other].get("previous") == identity]
+        versions.insert(later[0] if later else len(versions), identity)
+
+
+def _results(connection: Connection, run: str, body: Any) -> Iterator[Problem]:  # noqa: ANN401  (JSON)
+    """The rows that were added together, against their digests. What is wrong is named."""
+    first, count, marks = int(body["first"]), int(body["count"]), str(body["marks"])
+    query = "SELECT position, row_sha256 FROM results WHERE run_id = ? AND position >= ? AND position < ?"
+    found = {row["position"]: str(row["row_sha256"]) for row in connection.rows(query, (run, first, first + count))}
+    digests = [found.get(first + i, "") for i in range(count)]
+    if ledger.digest_rows(digests) == body["sha256"]:
+        return
+    wrong = [i for i, value in enumerate(digests) if value[:MARK] != marks[i * MARK : (i + 1) * MARK]]
+    for i in wrong or range(count):
+        what = "is missing" if not digests[i] else "is not the one that the ledger names: changed or reordered"
+        yield error(f"result {first + i} of run {run}", what)
