@@ -40,7 +40,8 @@ class Summary:
 
     run: its id in the database, or None where it was not recorded. correction: what was controlled over all tests of
     an audit. partial: the run was cut short, and rows are missing. parameters: what was asked. records: by the
-    fingerprint's id, filled for formats that say `shows_records`.
+    fingerprint's id, filled for formats that say `shows_records`. answers: by the suspect's path and the fingerprint's
+    id, filled where probes are to be shown (see `Result.answers`).
     """
 
     kind: Literal["verify", "audit"]
@@ -52,6 +53,7 @@ class Summary:
     finished: str | None = None
     parameters: Mapping[str, object] = field(default_factory=dict)
     records: Mapping[str, RecordView] = field(default_factory=dict)
+    answers: Mapping[tuple[str, str | None], Mapping[str, Sequence[int]]] = field(default_factory=dict, repr=False)
 
 
 class Report(ABC):

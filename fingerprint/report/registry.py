@@ -14,6 +14,7 @@ BUILT_IN = {
     "jsonl": ("fingerprint.report.jsonl", "JsonlReport"),
     "sarif": ("fingerprint.report.sarif", "SarifReport"),
     "markdown": ("fingerprint.report.markdown", "MarkdownReport"),
+    "html": ("fingerprint.report.html", "HtmlReport"),
     "csv": ("fingerprint.report.csv", "CsvReport"),
     "parquet": ("fingerprint.report.parquet", "ParquetReport"),
 }  # looked up without reading package metadata, which costs tens of milliseconds
