@@ -269,6 +269,10 @@ WRONG = {
     "clean_labels": [np.zeros(3, np.int64), np.zeros(2, np.uint8)],
     "reference_orders": [np.zeros((0, 8, 6), np.int64), np.zeros((0, 8, 5), np.uint16), np.zeros((0, 8), np.uint16)],
     "clean_responses": [np.zeros((1, 6), np.float32), np.zeros((2, 6), np.float16)],
+    "control_probes": [np.zeros((2, 8, 4, 5, 3), np.uint8)],  # without their targets
+    "control_targets": [np.zeros((2, 8), np.int64)],
+    "ancestor_labels": [np.zeros((1, 7), np.int64), np.zeros((1, 8), np.int32), np.zeros(8, np.int64)],
+    "kin_labels": [np.zeros((1, 9), np.int64), np.zeros((1, 8), np.uint8)],
 }
 
 
@@ -281,7 +285,9 @@ def test_wrong_shapes_and_dtypes_are_named(name: str, index: int) -> None:
     wrong = replace(RECORD.payload, **{name: WRONG[name][index]})
     with pytest.raises(Tampered) as caught:
         wrong.validate()
-    shown = {"probes": "", "clean_images": "clean"}.get(name, name)  # a wrong N shows at whoever is compared with it
+    shown = {"probes": "", "clean_images": "clean", "control_probes": "control", "control_targets": "control"}.get(
+        name, name
+    )  # a wrong N shows at whoever is compared with it
     assert shown in caught.value.message
     with pytest.raises(Tampered):
         Payload.from_bytes(wrong.to_bytes())

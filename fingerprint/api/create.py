@@ -39,6 +39,7 @@ from fingerprint.record import (
     Family,
     FamilyMatch,
     Fingerprint,
+    Making,
     Manifest,
     Payload,
     Probes,
@@ -70,7 +71,10 @@ class CreateOptions:
     unrelated models, which calibrate. data: clean images. budget: probes stored. families: None = characteristic
     where the file gives gradients, else natural. seed: for tests; the record is then non-evidential. declared_bound:
     match rate that the owner declares unrelated models not to exceed. screen: small nets to train for screening
-    (None: 3 where the data allow). allow_code: open references whose format can carry code.
+    (None: 3 where the data allow). allow_code: open references whose format can carry code. make_references: small nets
+    to train from the data as references. control_sets: other owners' models, of which probe sets of the same make are
+    kept. ancestors: public models that the owner's was made from. secret: K itself, to make the same probes again.
+    nonce: SHA-256 of the judge's nonce that K was derived from, to be recorded.
     """
 
     name: str
@@ -84,6 +88,11 @@ class CreateOptions:
     screen: int | None = None
     factory: str | None = None
     allow_code: bool = False
+    make_references: int = 0
+    control_sets: Sequence[Path] = ()
+    ancestors: Sequence[Path] = ()
+    secret: bytes | None = field(default=None, repr=False)
+    nonce: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.name) <= 200 or not self.name.isprintable():
@@ -94,6 +103,8 @@ class CreateOptions:
             raise UsageError(f"the declared bound is {self.declared_bound}; a match rate from 0 to below 1 is needed")
         if self.screen is not None and not 0 <= self.screen <= 100:
             raise UsageError(f"screen is {self.screen}; 0 to 100 nets can be trained")
+        if not 0 <= self.make_references <= 1000:
+            raise UsageError(f"make-references is {self.make_references}; 0 to 1000 nets can be trained")
 
 
 def create(model: Path, options: CreateOptions, *, progress: Progress | None = None) -> Fingerprint:
@@ -106,14 +117,41 @@ def create(model: Path, options: CreateOptions, *, progress: Progress | None = N
     return creation.run()
 
 
+@dataclass(frozen=True)
+class ProbeSet:
+    """Probes without what others answer to them, and all candidates that they were chosen from.
+
+    images (N, H, W, C) uint8, targets (N,), family (N,) index, of `families`; and the same of the candidates.
+    """
+
+    owner: Owner
+    families: tuple[str, ...]
+    images: Images
+    targets: Labels
+    family: NDArray[np.uint8]
+    candidate_images: Images
+    candidate_targets: Labels
+    data: CleanImages | None
+
+
+def make_probes(model: Path, options: CreateOptions, *, progress: Progress | None = None) -> ProbeSet:
+    """The probes that `create` would make, and nothing else. Raises as `create`."""
+    creation = _Creation(Owner(model, options.factory), options, progress or Silent())
+    return creation.probes()
+
+
 @dataclass
 class _Made:
     """One family's chosen probes and what made them."""
 
     family: ProbeFamily
     chosen: Candidates
-    candidates: int
+    pool: Candidates
     passes: int
+
+    @property
+    def candidates(self) -> int:
+        return len(self.pool)
 
 
 @dataclass
@@ -126,7 +164,7 @@ class _Creation:
     nets: list[ScreeningNet] = field(default_factory=list)
 
     def run(self) -> Fingerprint:
-        self.secret = new_secret(self.options.seed)
+        self.secret = self.options.secret or new_secret(self.options.seed)
         self._prepare()
         made = [self._make(f, n) for f, n in self._families()]
         payload = self._payload(made)
@@ -159,9 +197,46 @@ class _Creation:
             references=references,
             declared_bound=self.options.declared_bound,
             clean=self._clean_record(payload),
+            making=self._making(),
         )
-        record = Fingerprint(manifest, payload)
+        record = self._with_others(Fingerprint(manifest, payload))
         record.check()
+        return record
+
+    def probes(self) -> ProbeSet:
+        """See `make_probes`."""
+        self.secret = self.options.secret or new_secret(self.options.seed)
+        self._prepare()
+        made = [self._make(f, n) for f, n in self._families()]
+        return ProbeSet(
+            owner=self.owner,
+            families=tuple(m.family.name for m in made),
+            images=np.concatenate([m.chosen.images for m in made]),
+            targets=np.concatenate([m.chosen.targets for m in made]),
+            family=np.repeat(np.arange(len(made), dtype=np.uint8), [len(m.chosen) for m in made]),
+            candidate_images=np.concatenate([m.pool.images for m in made]),
+            candidate_targets=np.concatenate([m.pool.targets for m in made]),
+            data=self.data,
+        )
+
+    def _with_others(self, record: Fingerprint) -> Fingerprint:
+        """What other models answer that are no reference files; refuses probes that match too many of them."""
+        from fingerprint.api.challenge import refuse_transfer
+
+        options = self.options
+        if options.make_references:
+            from fingerprint.api.made_references import add_made_references
+
+            record = add_made_references(record, self.data, options.make_references, progress=self.progress)
+        refuse_transfer(record.manifest)
+        if options.control_sets:
+            from fingerprint.api.control_sets import add_control_sets
+
+            record = add_control_sets(record, options.control_sets, options=options, progress=self.progress)
+        if options.ancestors:
+            from fingerprint.api.ancestry import add_ancestors
+
+            record = add_ancestors(record, options.ancestors, self.data, options=options, progress=self.progress)
         return record
 
     # -- inputs ------------------------------------------------------------------------------------------------------
@@ -274,7 +349,7 @@ class _Creation:
             kept = select_groups(scores, groups, count, order)
         else:
             kept = select(scores, candidates.targets, self.owner.classes, count, order)
-        return _Made(family, candidates.take(kept), len(candidates), spent)
+        return _Made(family, candidates.take(kept), candidates, spent)
 
     def _scores(self, candidates: Candidates) -> NDArray[np.float64]:
         kept = self._survival(candidates.images, candidates.targets) >= candidates.slack
@@ -351,9 +426,11 @@ class _Creation:
         self, families: Sequence[Family], payload: Payload
     ) -> tuple[tuple[Reference, ...], NDArray[np.uint16] | None]:
         if not self.options.references:
-            self.progress.note(
-                "No --reference models: verdicts can't be better than inconclusive until there are some."
-            )
+            alone = not (self.options.make_references or self.options.control_sets)
+            if alone:
+                self.progress.note(
+                    "No --reference models: verdicts can't be better than inconclusive until there are some."
+                )
             return (), None
         with WorkerPool() as pool:
             return measure_references(
@@ -377,13 +454,22 @@ class _Creation:
         }
         return derive(self.secret, purpose, self.owner.sha256, canonical(dict(parameters)), length)
 
+    def _making(self) -> Making:
+        return Making(
+            budget=self.options.budget,
+            families=None if self.options.families is None else tuple(self.options.families),
+            screens=len(self.nets),
+            data_sha256=None if self.data is None else data_sha256(self.data),
+            nonce=self.options.nonce,
+        )
+
     def _seed_record(self) -> Seed:
         import hashlib
 
         return Seed(
             commitment=hashlib.sha256(self.secret).hexdigest(),
             derivation=DERIVATION,
-            evidential=self.options.seed is None,
+            evidential=self.options.seed is None,  # K given: that of an evidential record, or a judge's
         )
 
     @staticmethod
@@ -409,6 +495,16 @@ def _groups(parts: Sequence[Candidates]) -> NDArray[np.int64] | None:
     if all(part.groups is None for part in parts):
         return None
     return np.concatenate([np.full(len(p), -1, np.int64) if p.groups is None else p.groups for p in parts])
+
+
+def data_sha256(data: CleanImages) -> str:
+    """Digest (hex) of decoded images and labels."""
+    import hashlib
+
+    digest = hashlib.sha256(f"{data.images.shape} {data.labels is None}".encode())
+    digest.update(np.ascontiguousarray(data.images).data)
+    digest.update(b"" if data.labels is None else np.ascontiguousarray(data.labels).tobytes())
+    return digest.hexdigest()
 
 
 def _salts(seed: bytes, count: int) -> NDArray[np.uint8]:

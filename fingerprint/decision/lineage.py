@@ -16,6 +16,7 @@ from typing import Literal
 
 from fingerprint.decision.distributions import binomial_tail, hypergeometric_tail
 from fingerprint.decision.null import MINIMUM_FITTED, ConformalNull, MatchNull, NormalNull, Null
+from fingerprint.decision.reach import from_files, reach, without_made
 from fingerprint.decision.statistics import fisher_z
 from fingerprint.decision.verdict import CalibrationKind, CalibrationUsed, FamilyResult, Verdict
 from fingerprint.record import Copy, Family, FamilyMatch, Manifest
@@ -54,8 +55,9 @@ def choose_calibration(manifest: Manifest, settings: Settings) -> tuple[Calibrat
     n, asked = len(manifest.references), settings.calibration
     if asked == "declared":
         return ("declared", "") if manifest.declared_bound is not None else (None, "The owner declared no bound.")
-    floor = 1.0 / (n + 1)
-    if asked == "conformal" or (asked == "auto" and n and floor <= settings.alpha / 2 * _smallest_share(manifest)):
+    ranked = n if asked == "conformal" else len(from_files(manifest.references))
+    floor = 1.0 / (ranked + 1)
+    if asked == "conformal" or (asked == "auto" and ranked and floor <= settings.alpha / 2 * _smallest_share(manifest)):
         return ("conformal", "") if n else (None, "The record has no references.")
     if n >= MINIMUM_FITTED:
         return "fitted", ""
@@ -79,6 +81,8 @@ class LineageTest:
         self.manifest = manifest
         self.settings = settings
         self.kind, self.why_not = choose_calibration(manifest, settings)
+        if self.kind == "conformal" and settings.calibration == "auto":
+            self.manifest = manifest = without_made(manifest)
         self._label: dict[str, Null] = {}
         self._soft: dict[str, Null] = {}
         self._fewest: dict[tuple[str, int, float], int | None] = {}  # see `_needed`
@@ -246,6 +250,8 @@ class LineageTest:
     ) -> tuple[str, str]:
         if self.kind is None or best is None:
             return "inconclusive", self.why_not
+        if self._label and all(null.threshold(self.settings.alpha * f.weight) is None for f, null in self._nulls()):
+            return "inconclusive", reach(self.manifest, self.settings.alpha).sentence
         if not same_labels:
             return "inconclusive", "Its label space is not the owner's, so a mismatch says nothing."
         if power is None or power < POWER_NEEDED:
@@ -260,6 +266,9 @@ class LineageTest:
                 "It agrees more than unrelated models usually do, and less than the owner's transformed copies.",
             )
         return "unrelated", ""
+
+    def _nulls(self) -> list[tuple[Family, Null]]:
+        return [(f, self._label[f.name]) for f in self.manifest.families if f.name in self._label]
 
     def _below_copies(self, measured: dict[str, FamilyMatch]) -> bool:
         """Whether some family's match is lower than a listed copy would give, at level alpha."""
