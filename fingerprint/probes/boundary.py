@@ -15,8 +15,8 @@ import torch
 
 from fingerprint.errors import UsageError
 from fingerprint.probes.descent import Descent, Loss, approach, descend
-from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily
-from fingerprint.probes.making import Maker, check_start, settings
+from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, settings
+from fingerprint.probes.making import Maker, check_start
 
 RUNNER_UP, RANDOM = "runner-up", "random"
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fingerprint.errors import CreateError
+from fingerprint.errors import CreateError, UsageError
 from fingerprint.model import Images
 from fingerprint.probes.gradient import (
     DifferentiableOwner,
@@ -28,6 +28,7 @@ from fingerprint.probes.gradient import (
     tolerated_noise,
 )
 from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily
+from fingerprint.probes.making import check_start, start_images
 from fingerprint.probes.seeds import torch_generator
 
 KINDS: Mapping[str, Recipe] = {
@@ -41,15 +42,53 @@ SLACK = 0.5  # margin that a probe must keep on a compressed copy, in logit spre
 BROKEN = 0.5  # a compressed copy on which fewer probes keep their label is broken, and drives no probe further
 
 
+def _changed(recipe: Recipe, values: Mapping[str, float | int | None]) -> Recipe:
+    given: dict[str, Any] = {key: value for key, value in values.items() if value is not None}
+    changed = replace(recipe, **given)
+    positive = (changed.kappa, changed.growth, changed.rounds, changed.draws, changed.steps, changed.rate)
+    if min(positive) <= 0 or not 0 <= changed.delta <= 4 or not 0 <= changed.cut < 1:
+        raise UsageError(f"no characteristic probe can be made so: {given}")
+    return changed
+
+
 class CharacteristicFamily(ProbeFamily):
-    """Makes C, RC and LTRC examples in equal parts."""
+    """Makes C, RC and LTRC examples in equal parts.
+
+    kinds: recipes by name, or names out of `KINDS`. start: images to start from (`making.start_images`). The others
+    override a field of all recipes (`Recipe`): kappa, growth, rounds, steps, rate; delta and draws of those that use
+    weight noise; cut of those that filter.
+    """
 
     name: ClassVar[str] = "characteristic"
     needs_gradients: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
 
-    def __init__(self, kinds: Mapping[str, Recipe] = KINDS) -> None:
-        self.kinds = dict(kinds)
+    def __init__(
+        self,
+        kinds: Mapping[str, Recipe] | tuple[str, ...] = tuple(KINDS),
+        *,
+        start: str = "uniform",
+        kappa: float | None = None,
+        growth: float | None = None,
+        rounds: int | None = None,
+        delta: float | None = None,
+        draws: int | None = None,
+        cut: float | None = None,
+        steps: int | None = None,
+        rate: float | None = None,
+    ) -> None:
+        check_start(start)
+        if not isinstance(kinds, Mapping):
+            if not kinds or not set(kinds) <= set(KINDS):
+                raise UsageError(f"characteristic kinds are {'+'.join(kinds)!r}", remedy="Kinds: " + ", ".join(KINDS))
+            kinds = {kind: KINDS[kind] for kind in kinds}
+        noise, filtering = {"delta": delta, "draws": draws}, {"cut": cut}
+        plain = {"kappa": kappa, "growth": growth, "rounds": rounds, "steps": steps, "rate": rate}
+        self.start = start
+        self.kinds = {
+            kind: _changed(recipe, plain | (noise if recipe.delta else {}) | (filtering if recipe.cut else {}))
+            for kind, recipe in kinds.items()
+        }
 
     def generate(self, context: ProbeContext, count: int) -> Candidates:
         """See `ProbeFamily.generate`. Candidates without their target label are dropped."""
@@ -75,7 +114,7 @@ class CharacteristicFamily(ProbeFamily):
             targets=targets,
             kinds=tuple(kind for kind, part in zip(names, parts, strict=True) for _ in part[1]),
             passes=owner.passes,
-            parameters={"kinds": {k: asdict(r) for k, r in kinds.items()}},
+            parameters={"kinds": {k: asdict(r) for k, r in kinds.items()}, "start": self.start},
             slack=SLACK * spread,
         )
 
@@ -122,7 +161,10 @@ class CharacteristicFamily(ProbeFamily):
         height, width, depth = context.spec.image_shape
         if not count:  # fewer probes than kinds
             return np.zeros((0, height, width, depth), np.uint8), np.zeros(0, np.int64)
-        images = (torch.rand((count, depth, height, width), generator=generator) * 255.0).round_()
+        if self.start == "uniform":
+            images = (torch.rand((count, depth, height, width), generator=generator) * 255.0).round_()
+        else:
+            images = start_images(context, count, self.start, kind)
         shuffled = torch.randperm(context.classes, generator=generator)
         targets = shuffled.repeat(-(-count // context.classes))[:count]  # balanced
         active, reached = torch.arange(count), torch.zeros(count, dtype=torch.bool)

@@ -16,8 +16,8 @@ import torch
 
 from fingerprint.errors import UsageError
 from fingerprint.probes.descent import Descent, Loss, descend, hinge
-from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily
-from fingerprint.probes.making import Maker, check_start, settings
+from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, settings
+from fingerprint.probes.making import Maker, check_start
 
 NEAREST = 10  # classes between which a meeting point lies, where the model has more
 

@@ -63,13 +63,15 @@ def descend(
     Returns:
         images (N, C, H, W) at 8-bit levels and their loss (N,), zero where the probe is as wanted. Both on the CPU.
     """
+    if not len(seeds):
+        return seeds.clone(), torch.zeros(0)
     images, losses = [], []
     for rows in torch.split(torch.arange(len(seeds)), owner.chunk):
         walk = _Walk(owner, seeds[rows], rows, loss, descent, generator)
         image, value = walk.run()
         images.append(image.cpu())
         losses.append(value.cpu())
-    return (torch.cat(images), torch.cat(losses)) if images else (seeds.clone(), torch.zeros(0))
+    return torch.cat(images), torch.cat(losses)
 
 
 @torch.no_grad()
@@ -80,6 +82,8 @@ def approach(
 
     Bisection, forward passes only. What is returned has loss zero wherever `inside` has.
     """
+    if not len(inside):
+        return inside.clone()
     parts = []
     for rows in torch.split(torch.arange(len(inside)), owner.chunk):
         near, far = inside[rows].to(owner.device), outside[rows].to(owner.device)
@@ -92,7 +96,7 @@ def approach(
             best[good] = tried[good]
             low, high = torch.where(good, middle, low), torch.where(good, high, middle)
         parts.append(best.cpu())
-    return torch.cat(parts) if parts else inside.clone()
+    return torch.cat(parts)
 
 
 class _Walk:

@@ -20,8 +20,7 @@ from fingerprint.data import CleanImages
 from fingerprint.decision.statistics import centred_log_outputs
 from fingerprint.errors import CreateError, UsageError
 from fingerprint.model import Floats, Images, Labels
-from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily
-from fingerprint.probes.making import numpy_generator, settings
+from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, settings
 from fingerprint.probes.natural import cutmix
 from fingerprint.probes.seeds import numpy_seed
 
@@ -59,7 +58,7 @@ class DifferenceFamily(ProbeFamily):
         labels: list[Labels] = []
         values: list[NDArray[np.float64]] = []
         kinds: list[str] = []
-        for kind, batch in self._sources(data, numpy_generator(context, "mix")):
+        for kind, batch in self._sources(data, np.random.default_rng(numpy_seed(context.seed, "mix"))):
             outputs = context.predict(batch)
             labels.append(np.asarray(outputs.argmax(axis=1), np.int64))
             values.append(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from fingerprint.progress import Progress
 
 if TYPE_CHECKING:
     import torch
+    from _typeshed import DataclassInstance
 
 Survival = Callable[[Images, Labels], Floats]  # (N, H, W, C), (N,) -> (copies, N): margin of the target label
 Predict = Callable[[Images], Floats]  # (N, H, W, C) uint8 -> (N, K) outputs aligned to common classes
@@ -102,3 +103,8 @@ class ProbeFamily(ABC):
         Raises:
             CreateError: none came out, with the reason.
         """
+
+
+def settings(configured: DataclassInstance) -> dict[str, JsonValue]:
+    """The fields of a configured family, or of a part of it, as JSON values for `Family.parameters`."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(configured).items()}

@@ -21,8 +21,8 @@ from fingerprint.errors import UsageError
 from fingerprint.probes.altered import Alterations, AlteredCopies
 from fingerprint.probes.descent import Descent, approach, descend, hinge
 from fingerprint.probes.gradient import target_margin
-from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily
-from fingerprint.probes.making import Maker, check_start, settings
+from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, settings
+from fingerprint.probes.making import Maker, check_start
 
 KINDS = ("plain", "minmax", "mean")
 SHARE_ALTERED = 1.0  # what noticing every altered copy is worth, against surviving every compressed one

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,9 +14,6 @@ from fingerprint.model import Images, Labels
 from fingerprint.probes.gradient import DifferentiableOwner, logit_spread, target_margin, to_images
 from fingerprint.probes.interface import Candidates, ProbeContext
 from fingerprint.probes.seeds import numpy_seed, torch_generator
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 SEED_SAMPLE = 64  # images on which the spread of the logits is measured
 STARTS = ("auto", "data", "uniform", "smooth", "flat", "blend")
@@ -67,8 +62,9 @@ class Maker:
     @torch.no_grad()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """(N, K) logits on the CPU, chunk by chunk."""
-        parts = [self.owner.logits(part).cpu() for part in torch.split(images, self.owner.chunk)]
-        return torch.cat(parts) if parts else torch.zeros(0, self.context.classes)
+        if not len(images):
+            return torch.zeros(0, self.context.classes)
+        return torch.cat([self.owner.logits(part).cpu() for part in torch.split(images, self.owner.chunk)])
 
     def survived(self, images: torch.Tensor, targets: torch.Tensor, slack: float = 0.0) -> NDArray[np.float64]:
         """Share of compressed copies on which each probe keeps its label with `slack`, (N,)."""
@@ -141,11 +137,6 @@ def start_images(context: ProbeContext, count: int, kind: str, purpose: str) -> 
     size = (height, width)
     magnified = torch.nn.functional.interpolate(points, size, mode="bilinear", align_corners=False)
     return magnified.round_()
-
-
-def settings(configured: DataclassInstance) -> dict[str, JsonValue]:
-    """The fields of a configured family, or of a part of it, as JSON values for `Family.parameters`."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(configured).items()}
 
 
 def check_start(kind: str) -> None:

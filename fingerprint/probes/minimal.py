@@ -19,9 +19,9 @@ import torch
 
 from fingerprint.errors import UsageError
 from fingerprint.probes.descent import hinge
-from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily
+from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, settings
 from fingerprint.probes.intrinsic import runners_up
-from fingerprint.probes.making import Maker, check_start, settings
+from fingerprint.probes.making import Maker, check_start
 from fingerprint.probes.proximal import DISTORTIONS, Distortion
 
 FIRST = {"l0": 2.0, "l1": 0.5, "l2": 20.0, "linf": 200.0, "group": 5.0}  # first weight of each distortion, 8-bit levels

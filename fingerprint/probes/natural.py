@@ -7,6 +7,7 @@ also get wrong is weeded out by screening, not here.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 
 from fingerprint.data import CleanImages
 from fingerprint.decision.statistics import centred_log_outputs
-from fingerprint.errors import CreateError
+from fingerprint.errors import CreateError, UsageError
 from fingerprint.model import Floats, Images
-from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily
+from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, settings
 from fingerprint.probes.seeds import numpy_seed
 
 LOOK_AT = 5000  # clean images that are shown to the owner at most
@@ -36,12 +37,23 @@ def cutmix(first: Images, second: Images, rng: np.random.Generator) -> Images:
     return mixed
 
 
+@dataclass(frozen=True)
 class NaturalFamily(ProbeFamily):
-    """Misclassified inputs, then misclassified flips, then CutMix images given neither source's label."""
+    """Misclassified inputs, then misclassified flips, then CutMix images given neither source's label.
+
+    look_at: clean images that are shown to the owner at most; mix_rounds: rounds of CutMix before giving up.
+    """
+
+    look_at: int = LOOK_AT
+    mix_rounds: int = MIX_ROUNDS
 
     name: ClassVar[str] = "natural"
     needs_gradients: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.look_at < 1 or self.mix_rounds < 0:
+            raise UsageError("natural probes: look_at at least 1, mix_rounds at least 0")
 
     def generate(self, context: ProbeContext, count: int) -> Candidates:
         """See `ProbeFamily.generate`."""
@@ -49,7 +61,7 @@ class NaturalFamily(ProbeFamily):
             raise CreateError(
                 "natural probes need labelled images", remedy="Give --data with class folders or an .npz with labels."
             )
-        data = context.data.take(LOOK_AT, numpy_seed(context.seed, "look") % 2**32)
+        data = context.data.take(self.look_at, numpy_seed(context.seed, "look") % 2**32)
         images: list[Images] = []
         targets: list[NDArray[np.int64]] = []
         kinds: list[str] = []
@@ -68,7 +80,7 @@ class NaturalFamily(ProbeFamily):
             raise CreateError(
                 "the owner misclassifies none of the given images", remedy="Give more images with --data."
             )
-        return Candidates(np.concatenate(images), np.concatenate(targets), tuple(kinds), passes, {"look_at": LOOK_AT})
+        return Candidates(np.concatenate(images), np.concatenate(targets), tuple(kinds), passes, settings(self))
 
     def _sources(
         self, data: CleanImages, rng: np.random.Generator
@@ -78,7 +90,7 @@ class NaturalFamily(ProbeFamily):
         assert labels is not None  # noqa: S101  (generate checked it)
         yield "misclassified", data.images, [labels]
         yield "flip", np.ascontiguousarray(data.images[:, :, ::-1]), [labels]
-        for _ in range(MIX_ROUNDS):
+        for _ in range(self.mix_rounds):
             a, b = rng.integers(0, len(data), (2, MIX_BATCH))
             yield "cutmix", cutmix(data.images[a], data.images[b], rng), [labels[a], labels[b]]
 

@@ -19,8 +19,8 @@ import torch
 from fingerprint.errors import UsageError
 from fingerprint.model import Labels
 from fingerprint.probes.descent import Descent, descend, hinge
-from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily
-from fingerprint.probes.making import Maker, check_start, settings
+from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, settings
+from fingerprint.probes.making import Maker, check_start
 
 SLACK = 0.5  # margin that a probe must keep on a compressed copy, in logit spreads
 LONGEST = 1000  # characters of a code

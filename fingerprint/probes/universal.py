@@ -17,8 +17,8 @@ import torch
 
 from fingerprint.errors import UsageError
 from fingerprint.probes.descent import Loss, hinge
-from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily
-from fingerprint.probes.making import Maker, check_start, settings
+from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, settings
+from fingerprint.probes.making import Maker, check_start
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from fingerprint.decision.statistics import centred_log_outputs, is_soft
 from fingerprint.errors import CreateError, UsageError
 from fingerprint.model import Images, Labels
-from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily
-from fingerprint.probes.making import check_start, numpy_generator, settings, start_images
+from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, settings
+from fingerprint.probes.making import check_start, numpy_generator, start_images
 
 Values = NDArray[np.float64]
 

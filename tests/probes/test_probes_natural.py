@@ -120,9 +120,8 @@ def test_passes_are_the_images_that_were_shown() -> None:
     assert around.progress.seen[-1] == ("natural probes", 140, 140)
 
 
-def test_at_most_so_many_images_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(natural, "LOOK_AT", 25)
-    found = NaturalFamily().generate(context(predict=by_corner, data=labelled(100, 0.0)), 20)
+def test_at_most_so_many_images_are_looked_at() -> None:
+    found = NaturalFamily(look_at=25).generate(context(predict=by_corner, data=labelled(100, 0.0)), 20)
     assert found.passes == 25
 
 
