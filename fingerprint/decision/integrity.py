@@ -1,0 +1,198 @@
+"""Integrity: is what the suspect answers consistent with compression of the owner, or was its function altered?
+
+The record holds trials: what copies of the owner that were compressed in many ways and strengths answer to the
+integrity probes. These sit close to decision boundaries, so compression flips many of them, but in a way that belongs
+to *this* owner: more pruning flips the same probes, and some more. Tuning, faults and backdoors flip others. So what
+counts is not how many answers differ from the owner's, but how far they are from the nearest compressed copy's:
+
+    score = min over copies c of d(suspect, c) / (epsilon + min(d(c, owner), d(suspect, owner)))
+
+d counts other labels, or is the root mean square difference of log margins where the suspect gives soft outputs. The
+score of every compressed copy, with itself left out, calibrates: p = (1 + #{copy >= suspect}) / (n + 1), valid if the
+suspect's compression is exchangeable with the copies'. docs/integrity.md says what that leaves open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fingerprint.decision.allow import is_compression, kind_of, steps_of, within
+from fingerprint.decision.statistics import centred_log_outputs, target_margins
+from fingerprint.model import Floats, Labels
+from fingerprint.record import Fingerprint
+
+Answers = NDArray[np.int64] | NDArray[np.float64]  # (M, N) labels, or log margins, of M models on N probes
+Statistic = Literal["labels", "soft margins"]
+Concluded = Literal["intact", "altered", "unknown"]
+
+EPSILON: dict[Statistic, float] = {"labels": 2.0, "soft margins": 0.1}  # labels; nats
+FEWEST_COPIES = 19  # compressed copies below which nothing is said: the error would exceed 10 %
+FEWEST_PROBES = 20
+
+
+@dataclass(frozen=True)
+class IntegrityEvidence:
+    """What the integrity axis rests on.
+
+    error: bound on the probability of not `intact` for a declared compression, and of `altered` for any compression up
+    to the recorded strengths; p_declared, p_compressed: p-values of these two. copies: compressed ones that calibrated.
+    nearest: the recorded copy that answers most alike. differing: probes answered otherwise than by the owner.
+    detected: of the record's tampered copies, by kind, how many this test at these settings finds, and of how many.
+    """
+
+    statistic: Statistic
+    score: float
+    p_declared: float
+    p_compressed: float
+    error: float
+    copies: int
+    queries: int
+    differing: int
+    nearest: str
+    allowed: tuple[str, ...] = ()
+    detected: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What the owner (the first row) and its copies answered to some probes.
+
+    hows: the owner's is empty. labels (T, N), margins (T, N) as `log_margins` gives them; targets (N,).
+    """
+
+    hows: tuple[str, ...]
+    labels: NDArray[np.int64]
+    margins: NDArray[np.float64]
+    targets: Labels
+
+    @classmethod
+    def of(cls, fingerprint: Fingerprint, probes: NDArray[np.int64]) -> Trials:
+        """Those of a record, on these of its probes. The record has trials."""
+        payload, targets = fingerprint.payload, fingerprint.payload.targets[probes]
+        assert payload.trial_labels is not None and payload.trial_margins is not None  # noqa: S101
+        own = log_margins(payload.responses[probes], targets)
+        return cls(
+            hows=("", *(trial.transform for trial in fingerprint.manifest.trials)),
+            labels=np.concatenate([targets[None], payload.trial_labels[:, probes]]).astype(np.int64),
+            margins=np.concatenate([own[None], payload.trial_margins[:, probes]]).astype(np.float64),
+            targets=targets,
+        )
+
+    def answers(self, statistic: Statistic) -> Answers:
+        """(T, N)."""
+        return self.labels if statistic == "labels" else self.margins
+
+
+def log_margins(outputs: Floats, targets: Labels) -> NDArray[np.float64]:
+    """Log probability of the target less that of the best other class (N,), in nats, of outputs (N, K)."""
+    return np.asarray(target_margins(centred_log_outputs(outputs).astype(np.float32), targets), np.float64)
+
+
+def distances(one: Answers, other: Answers, statistic: Statistic) -> NDArray[np.float64]:
+    """(A, B) between the rows of (A, N) and (B, N): other labels, or root mean square difference of margins."""
+    if statistic == "labels":
+        return np.stack([(one != row).sum(axis=1) for row in other], axis=1).astype(np.float64)
+    return np.stack([np.sqrt(((one - row) ** 2).mean(axis=1)) for row in other], axis=1)
+
+
+class Deviation:
+    """How far answers are from those of a set of copies, relative to how far these are from the owner."""
+
+    def __init__(self, trials: Trials, statistic: Statistic) -> None:
+        self.statistic = statistic
+        self._copies = trials.answers(statistic)
+        self._owner = self._copies[:1]
+        self._own = distances(self._copies, self._owner, statistic)[:, 0]
+
+    def ratios(self, answers: Answers) -> NDArray[np.float64]:
+        """(M, T): of each of the rows (M, N) to each copy."""
+        own = distances(answers, self._owner, self.statistic)
+        return distances(answers, self._copies, self.statistic) / (
+            EPSILON[self.statistic] + np.minimum(own, self._own[None])
+        )
+
+    def among_copies(self) -> NDArray[np.float64]:
+        """(T, T): of the copies to each other; infinite to themselves."""
+        ratios = self.ratios(self._copies)
+        np.fill_diagonal(ratios, np.inf)
+        return ratios
+
+
+class IntegrityTest:
+    """Tests suspects against the trials of one record, on the probes that they were asked.
+
+    Args:
+        trials: what the copies answered to these probes.
+        allowed: declared compression, as canonical texts.
+        alpha: the error that is asked for; with few copies it is larger, and the evidence says so.
+    """
+
+    def __init__(self, trials: Trials, allowed: Sequence[str], alpha: float) -> None:
+        self.trials, self.allowed = trials, tuple(allowed)
+        hows = trials.hows
+        self._compressed = np.array([i for i, how in enumerate(hows) if is_compression(how)], np.int64)
+        self._declared = np.array([i for i in self._compressed if within(hows[i], allowed)], np.int64)
+        self.error = max(alpha, 2.0 / (len(self._compressed) + 1))
+
+    def decide(self, labels: Labels, margins: NDArray[np.float64] | None) -> tuple[Concluded, IntegrityEvidence]:
+        """The conclusion for labels (N,) and, where outputs are soft, log margins (N,)."""
+        statistic: Statistic = "labels" if margins is None else "soft margins"
+        deviation = Deviation(self.trials, statistic)
+        answers: Answers = labels[None] if margins is None else margins[None]
+        among, found = deviation.among_copies(), deviation.ratios(answers)[0]
+        null = among[np.ix_(self._compressed, self._compressed)].min(axis=1, initial=np.inf)
+        scores = [found[part].min(initial=np.inf) for part in (self._declared, self._compressed)]
+        declared, compressed = (self._p(null, score) for score in scores)
+        conclusion, reason = self._conclude(declared, compressed, len(labels))
+        return conclusion, IntegrityEvidence(
+            statistic=statistic,
+            score=float(min(scores[1], 1e6)),
+            p_declared=declared,
+            p_compressed=compressed,
+            error=self.error,
+            copies=len(self._compressed),
+            queries=len(labels),
+            differing=int((labels != self.trials.targets).sum()),
+            nearest=self.trials.hows[int(found.argmin())] or "the released model",
+            allowed=self.allowed,
+            detected=self._detected(among, null),
+            reason=reason,
+        )
+
+    def _p(self, null: NDArray[np.float64], score: float) -> float:
+        return float((1 + (null >= score).sum()) / (len(null) + 1))
+
+    def _conclude(self, declared: float, compressed: float, queries: int) -> tuple[Concluded, str]:
+        if len(self._compressed) < FEWEST_COPIES or queries < FEWEST_PROBES:
+            return "unknown", (
+                f"{len(self._compressed)} compressed copies and {queries} integrity probes are too few; "
+                f"{FEWEST_COPIES} and {FEWEST_PROBES} are needed."
+            )
+        if declared > self.error:
+            return "intact", ""
+        if compressed > self.error:
+            return "unknown", "It is consistent with compression, but not with what --allow declares."
+        missing = [limit for limit in self.allowed if not self._reached(limit)]
+        if missing:
+            return "unknown", f"The record has no copy as strong as {', '.join(missing)}, so it can't be told apart."
+        return "altered", ""
+
+    def _reached(self, limit: str) -> bool:
+        """Whether some recorded copy is at least as strong as a declared limit."""
+        return not steps_of(limit) or any(within(limit, [self.trials.hows[i]]) for i in self._compressed)
+
+    def _detected(self, among: NDArray[np.float64], null: NDArray[np.float64]) -> dict[str, tuple[int, int]]:
+        """By kind, the tampered copies that would not be called intact, and how many there are."""
+        found: dict[str, tuple[int, int]] = {}
+        for i in sorted(set(range(len(self.trials.hows))) - set(self._compressed.tolist())):
+            kind = kind_of(self.trials.hows[i])
+            caught, total = found.get(kind, (0, 0))
+            score = among[i, self._declared].min(initial=np.inf)
+            found[kind] = (caught + (self._p(null, score) <= self.error), total + 1)
+        return found
