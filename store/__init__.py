@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from store.problems import Problem as Problem
     from store.database import Database as Database
     from store.dsse import VerifiedEnvelope as VerifiedEnvelope
     from store.home import Home as Home
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from store.keys import Signer as Signer
     from store.keys import load_signer as load_signer
     from store.keys import trusted_keys as trusted_keys
+    from store.problems import Problem as Problem
     from store.rows import FingerprintRow as FingerprintRow
     from store.rows import ResultRow as ResultRow
     from store.rows import RunRow as RunRow

@@ -16,9 +16,8 @@ from store.check_envelopes import check_envelopes
 from store.connection import Connection, migrations_digest
 from store.index import COLUMNS, all_rows
 from store.migrations import expected_schema, schema_of
-from store.problems import Problem
+from store.problems import Problem, warning
 from store.problems import error as problem
-from store.problems import warning
 from store.records import verify_row
 from store.rows import FingerprintRow, RunRow, result_value, verified
 from store.runs import SELECT_RESULTS, SELECT_RUNS, count

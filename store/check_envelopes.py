@@ -66,7 +66,7 @@ def _statement(connection: Connection, subject: str, sha256: str, kind: str, key
             place = found.ledger
         case predicates.Reveal() | predicates.Checkpoint():
             place = found.ledger
-        case predicates.KeyEvent() | Manifest():
+        case predicates.KeyEvent() | predicates.Bundle() | Manifest():
             place = None
         case _:
             assert_never(found)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fingerprint.errors import Tampered
 from fingerprint.limits import DEFAULT, Limits
-from store import envelopes, exposures, index, ledger
+from store import envelopes, exposures, index, ledger, statements
 from store import runs as run_table
 from store.blobs import DataKeys, TensorFiles
 from store.connection import Connection, connect, read_only
@@ -24,15 +24,17 @@ from store.rows import FingerprintRow, ResultRow, RunKind, RunRow, describe
 
 if TYPE_CHECKING:
     from fingerprint.record import Fingerprint, Manifest
-    from store.problems import Problem
     from store.exposures import ExportRow, Exposed
     from store.keys import Keys, Signer
+    from store.problems import Problem
     from store.sealing import Sealed
 
     Problems: TypeAlias = list[Problem]  # `list` is a method in the class below
     Results: TypeAlias = list[dict[str, object]]
     Runs: TypeAlias = list[RunRow]
     Envelopes: TypeAlias = list[str]
+    Signed: TypeAlias = dict[str, bytes]
+    Responses: TypeAlias = list[bytes]
 
 AddKind: TypeAlias = Literal["create", "import", "merge"]
 
@@ -263,6 +265,28 @@ class Database:
     ) -> dict[tuple[str, str], dict[str, object]]:
         """(suspect digest, fingerprint id) -> the newest stored result, for as many as are known, in one query."""
         return run_table.known(self._connection, suspects, fingerprints, settings_sha256, statuses)
+
+    def result_columns(self, run_id: str) -> Results:
+        """The results of a run with every stored column, in their order. Raises NotFound."""
+        return run_table.result_columns(self._connection, run_id)
+
+    def run_envelopes(self, run_id: str) -> Signed:
+        """Digest -> signed statements of a run, in their order; empty where it was not signed."""
+        return statements.of_run(self._connection, run_id)
+
+    def reveals(self, fingerprint_id: str) -> Signed:
+        """Digest -> signed statements that revealed probes of a record."""
+        return statements.about(self._connection, "reveal", fingerprint_id)
+
+    def key_events(self) -> Signed:
+        """Digest -> signed statements that rotated or revoked keys."""
+        return statements.about(self._connection, "key", None)
+
+    def timestamps(self, envelope_sha256: str) -> Responses:
+        """RFC 3161 responses that are kept for an envelope, not checked."""
+        from store import timestamps
+
+        return timestamps.of(self._connection, envelope_sha256)
 
     def exposed(self, merkle_root: str) -> Exposed:
         """Place -> probes of a set that left this machine for there."""

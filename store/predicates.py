@@ -21,6 +21,7 @@ AUDIT = "urn:dnn-fingerprint:audit:v1"
 REVEAL = "urn:dnn-fingerprint:reveal:v1"
 CHECKPOINT = "urn:dnn-fingerprint:checkpoint:v1"
 KEY_EVENT = "urn:dnn-fingerprint:key-event:v1"
+BUNDLE = "urn:dnn-fingerprint:bundle:v1"
 FINGERPRINT = PREDICATE_TYPE
 JsonObject: TypeAlias = dict[str, JsonValue]
 Count = Annotated[int, Field(ge=0)]
@@ -130,7 +131,15 @@ class KeyEvent(Frozen):
     reason: str = ""
 
 
-Predicate: TypeAlias = Manifest | RunStatement | Reveal | Checkpoint | KeyEvent
+class Bundle(Frozen):
+    """Predicate of `bundle:v1`: the list of files of an evidence pack."""
+
+    schema_version: Literal[1] = 1
+    run: str
+    index_sha256: Digest
+
+
+Predicate: TypeAlias = Manifest | RunStatement | Reveal | Checkpoint | KeyEvent | Bundle
 MODELS: dict[str, type[Predicate]] = {
     FINGERPRINT: Manifest,
     VERIFICATION: RunStatement,
@@ -138,6 +147,7 @@ MODELS: dict[str, type[Predicate]] = {
     REVEAL: Reveal,
     CHECKPOINT: Checkpoint,
     KEY_EVENT: KeyEvent,
+    BUNDLE: Bundle,
 }
 
 

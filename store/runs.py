@@ -10,7 +10,7 @@ from fingerprint.errors import NotFound, StoreError
 from store import envelopes, ledger
 from store.connection import Connection, SqlValue
 from store.ledger import now
-from store.rows import RESULT_COLUMNS, ResultRow, RunKind, RunRow, result_value
+from store.rows import RESULT_COLUMNS, ResultRow, RunKind, RunRow, result_value, verified
 from store.schema import compact_json, row_digest, unicode_only
 
 Sign: TypeAlias = Callable[[Connection], "Iterable[tuple[bytes, str]]"]  # (envelope, predicate type) for each
@@ -168,6 +168,18 @@ def results(connection: Connection, run_id: str) -> list[dict[str, object]]:
     return [
         result_value(row) for row in connection.rows(f"{SELECT_RESULTS} WHERE run_id = ? ORDER BY position", (run_id,))
     ]
+
+
+def result_columns(connection: Connection, run_id: str) -> list[dict[str, object]]:
+    """The results of a run with every stored column, in their order; `row` is parsed.
+
+    Raises:
+        NotFound: no such run.
+        Tampered: a row does not hold.
+    """
+    by_id(connection, run_id)
+    rows = connection.rows(f"{SELECT_RESULTS} WHERE run_id = ? ORDER BY position", (run_id,))
+    return [verified("results", RESULT_COLUMNS, row) | {"row": result_value(row)} for row in rows]
 
 
 def known(

@@ -1,0 +1,211 @@
+"""The evidence pack: all that somebody else needs to check a run offline.
+
+The check needs Python, its standard library, and `cryptography`.
+
+A zip file: signed envelopes, timestamps and the certificates they lead to, public keys, the probes that were revealed
+(with the owner's signed proofs), the report, and `check_evidence.py`, which recomputes signatures, proofs, counts and
+verdicts. Nothing secret is in it: probes that were not revealed are not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fingerprint.errors import DataError, NotFound, StoreError
+from fingerprint.record import PAYLOAD_TYPE, Fingerprint, canonical
+from store import dsse, predicates
+from store.files import read_limited, write_atomic
+from store.keys import public_pem
+
+if TYPE_CHECKING:
+    from store.database import Database
+    from store.keys import Keys, Signer
+
+FORMAT = "dnn-fingerprint-evidence/1"
+CHECKER = "check_evidence.py"
+_DATE = (1980, 1, 1, 0, 0, 0)  # the same evidence gives the same bytes
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What was written. sha256: of the whole file. signed: the run carries signatures. probes: how many are shown."""
+
+    path: Path
+    sha256: str
+    signed: bool
+    probes: int
+    files: tuple[str, ...]
+
+
+def write_bundle(
+    database: Database,
+    run_id: str,
+    out: Path,
+    *,
+    html: str,
+    markdown: str,
+    keys: Keys | None = None,
+    signers: Sequence[Signer] = (),
+    overwrite: bool = False,
+) -> Bundle:
+    """Write the evidence of an ended run to a zip file (mode 0600, whole or not at all).
+
+    Args:
+        database: where the run is stored.
+        run_id: the run.
+        out: the file.
+        html: the report in plain language, as HTML.
+        markdown: the same as Markdown.
+        keys: whose signatures count. Default: those trusted in the home folder.
+        signers: keys that sign the list of files, so that a change to any of them shows.
+        overwrite: replace a file that exists.
+
+    Raises:
+        NotFound: no such run.
+        StoreError: it goes on, the file exists, or can't be written.
+        EvidenceError: something that is to go in does not hold.
+    """
+    if out.exists() and not overwrite:
+        raise StoreError(f"{out} exists already", remedy="Give another file.")
+    if keys is None:
+        from store.keys import trusted_keys
+
+        keys = trusted_keys(database.home)
+    content = dict(_contents(database, run_id, keys))
+    content |= {"report.html": html.encode(), "report.md": markdown.encode()}
+    index = canonical(
+        {
+            "format": FORMAT,
+            "run": run_id,
+            "files": {name: hashlib.sha256(data).hexdigest() for name, data in content.items()},
+        }
+    )
+    content["index.json"] = index
+    if signers:
+        content["index.signed.json"] = dsse.sign(_statement(run_id, index), PAYLOAD_TYPE, *signers)
+    data = _zip(content)
+    write_atomic(out, data)
+    shown = sum(name.startswith("probes/") and not name.endswith(".json") for name in content)
+    signed = any(_kind(d) in (predicates.VERIFICATION, predicates.AUDIT) for n, d in content.items() if _envelope(n))
+    return Bundle(out, hashlib.sha256(data).hexdigest(), signed, shown, tuple(sorted(content)))
+
+
+def _statement(run_id: str, index: bytes) -> bytes:
+    predicate = predicates.Bundle(run=run_id, index_sha256=hashlib.sha256(index).hexdigest())
+    subjects = [predicates.Subject("index.json", predicate.index_sha256)]
+    return predicates.encode(predicates.BUNDLE, subjects, predicate)
+
+
+def _contents(database: Database, run_id: str, keys: Keys) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of all that is not the report."""
+    run = database.run(run_id)
+    if run.finished is None:
+        raise StoreError(f"the run {run_id} has not ended", remedy="Only a whole run is evidence.")
+    results = database.result_columns(run_id)
+    yield CHECKER, files("store").joinpath(CHECKER).read_bytes()
+    yield "README.txt", _README.encode()
+    yield "run.json", canonical(json.loads(json.dumps({"run": vars(run), "results": results})))
+    envelopes = database.run_envelopes(run_id)
+    about = dict.fromkeys(str(r["fingerprint_id"]) for r in results if r["fingerprint_id"])
+    for identity in about:
+        try:
+            envelopes[identity] = database.read_envelope(identity)
+        except NotFound:
+            continue  # compared with a file that is not in the database; the result names its id
+    revealed = {i: database.reveals(i) for i in about}
+    for found in revealed.values():
+        envelopes |= found
+    envelopes |= database.key_events()
+    named: dict[str, None] = {}
+    for sha256, envelope in envelopes.items():
+        verified = dsse.verify(envelope, keys)
+        named |= dict.fromkeys(verified.key_ids)
+        yield f"envelopes/{sha256}.json", envelope
+        for number, response in enumerate(database.timestamps(sha256)):
+            yield f"timestamps/{sha256}.{number}.tsr", response
+    for key_id in named:
+        yield f"keys/{key_id}.pub", public_pem(keys[key_id])
+    for path in sorted(database.home.authorities.glob("*.pem")):
+        yield f"authorities/{path.name}", read_limited(path, 1 << 20)
+    for identity, found in revealed.items():
+        if found:
+            yield from _probes(database, identity, found, keys)
+
+
+def _probes(database: Database, identity: str, reveals: Mapping[str, bytes], keys: Keys) -> Iterator[tuple[str, bytes]]:
+    """The images of the probes that were revealed."""
+    record: Fingerprint = database.load(database.find(identity), keys)
+    shown: set[int] = set()
+    for envelope in reveals.values():
+        statement = predicates.parse(dsse.verify(envelope, keys).payload).predicate
+        if isinstance(statement, predicates.Reveal):
+            shown |= {probe.index for probe in statement.probes}
+    for index in sorted(shown):
+        yield image_file(record, index, f"probes/{identity}/")
+
+
+def image_file(record: Fingerprint, index: int, folder: str = "") -> tuple[str, bytes]:
+    """(name, bytes) of a probe: a PNG where it is an image of 1 or 3 channels, else its bytes.
+
+    Raises:
+        DataError: there is no such probe.
+    """
+    if not 0 <= index < len(record.payload.probes):
+        raise DataError(f"there is no probe {index} in {record.manifest.name!r}")
+    pixels = record.payload.probes[index]
+    if pixels.shape[2] not in (1, 3):
+        return f"{folder}{index:05d}.bin", pixels.tobytes()
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(out, "PNG")
+    return f"{folder}{index:05d}.png", out.getvalue()
+
+
+def _envelope(name: str) -> bool:
+    return name.startswith("envelopes/")
+
+
+def _kind(envelope: bytes) -> str:
+    return str(json.loads(dsse.read_unverified(envelope).payload).get("predicateType"))
+
+
+def _zip(content: Mapping[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(content):
+            entry = zipfile.ZipInfo(name, _DATE)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o600 << 16
+            archive.writestr(entry, content[name])
+    return out.getvalue()
+
+
+_README = """Evidence of a run of dnn-fingerprint
+=====================================
+
+report.html, report.md   what was found, in plain language
+run.json                 the run and its results as stored
+envelopes/               signed statements (in-toto Statement v1 in DSSE): the fingerprints, the run, what was revealed
+keys/                    public keys of the signers. Compare their ids with what the signers publish.
+timestamps/              RFC 3161 responses over envelopes; authorities/ has the certificates that they lead to
+probes/                  the probes that the owner revealed, as images
+index.json               the SHA-256 of every other file; index.signed.json, if there is one, is a signature over it
+
+To check all of it, offline, with Python 3.9 or later and the package `cryptography`:
+
+    python check_evidence.py [--key SIGNER.pub] [FOLDER or ZIP]
+
+It recomputes the signatures, the proofs of the revealed probes, the counts and the verdicts, and says where it agrees.
+Timestamps can be checked with OpenSSL:
+
+    openssl ts -verify -data envelopes/X.json -in timestamps/X.0.tsr -CAfile authorities/NAME.pem
+"""
