@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,17 +38,46 @@ def derive(
     spec: flags.Spec = None,
     data: flags.Data = None,
     factory: flags.Factory = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Decides everything that is random.")] = 0,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--held-out",
+            metavar="PATH",
+            show_default=False,
+            help="Images to measure on. Default: a fifth of --data where a step trains, else all of it.",
+        ),
+    ] = None,
+    classes: Annotated[
+        int | None,
+        typer.Option(
+            "--classes",
+            metavar="N",
+            min=2,
+            show_default=False,
+            help="Class folders in --data, where they are not the model's (transfer).",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, show_default=False, help="Images to use. Default: 512 or all."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
     *,
     common: flags.Common,
 ) -> None:
-    """Make a derivative of a model: pruned, quantized, compiled.
+    """Make a derivative of a model: pruned, quantized, compiled, fine-tuned, distilled, tampered with.
+
+    With --data it also tells the accuracy that is left, and how often the derivative answers as its source does.
+    docs/transformations.md lists every step and its keys.
 
     \b
     Examples:
       fingerprint derive model.onnx --how prune:magnitude:0.5 --out pruned.onnx
       fingerprint derive model.pt2 --how compile:litert --out model.tflite
       fingerprint derive model.onnx --how quantize:static:int8 --data images/ --out int8.onnx
+      fingerprint derive model.pt2 --how prune:magnitude:0.9+retrain --data train.zip --out pruned.pt2
+      fingerprint derive model.onnx --how distil:hard:cnn:epochs=10 --data train.zip --seed 7 --out student.onnx
     """
     from cli.output import emit
     from fingerprint.errors import UsageError
@@ -56,27 +86,44 @@ def derive(
     wanted = common.targets()
     if not model.is_file():
         raise UsageError(f"no such model file: {model}")
+    from cli.terminal import Terminal
     from fingerprint.transforms.derive import derive as make
+    from fingerprint.transforms.interface import DeriveContext
 
-    made = make(model, how, out, _context(model, spec, data, factory), overwrite=overwrite)
-    shown = _describe(made)
+    with Terminal(quiet=common.quiet) as terminal:
+        pictures = Pictures(data, held_out, classes, limit)
+        context = _context(model, how, spec, pictures, DeriveContext(None, None, factory, seed=seed, progress=terminal))
+        made = make(model, how, out, context, overwrite=overwrite)
     emit(
         wanted,
-        {"derived": shown},
+        {"derived": _describe(made)},
         lambda page: (
-            printable(str(made.path)) + f"\nhow     {printable(made.how)}\nsha256  {made.sha256}\n" + _agreement(made)
+            printable(str(made.path)) + f"\nhow     {printable(made.how)}\nsha256  {made.sha256}\n" + _kept(made)
         ),
     )
 
 
-def _context(model: Path, spec: Path | None, data: Path | None, factory: str | None) -> DeriveContext:
-    from fingerprint.errors import SpecError
+@dataclass(frozen=True)
+class Pictures:
+    """What the flags say of images."""
+
+    data: Path | None
+    held_out: Path | None
+    classes: int | None
+    limit: int | None
+
+
+def _context(model: Path, how: str, spec: Path | None, pictures: Pictures, context: DeriveContext) -> DeriveContext:
+    from fingerprint.errors import SpecError, UsageError
     from fingerprint.spec import find_spec
-    from fingerprint.transforms.interface import DeriveContext
+    from fingerprint.transforms.derive import parse_how
 
     found = find_spec(model, spec)
-    if data is None:
-        return DeriveContext(found.spec if found else None, None, factory)
+    trains = any(step.trains for step in parse_how(how))
+    if pictures.data is None:
+        if pictures.held_out is not None:
+            raise UsageError("--held-out is of use with --data only")
+        return replace(context, spec=found.spec if found else None)
     if found is None:
         raise SpecError(
             "--data needs to know the size of the images",
@@ -84,14 +131,27 @@ def _context(model: Path, spec: Path | None, data: Path | None, factory: str | N
         )
     from fingerprint.data import load_images
 
-    images = load_images(data, found.spec.image_shape, None, IMAGES)
-    return DeriveContext(found.spec, images.images, factory)
+    shape, classes = found.spec.image_shape, pictures.classes or found.spec.classes
+    limit = pictures.limit or (None if trains else IMAGES)
+    images = load_images(pictures.data, shape, classes, limit)
+    held = load_images(pictures.held_out, shape, classes) if pictures.held_out else None
+    return replace(context, spec=found.spec, images=images.images, labels=images.labels, held_out=held)
 
 
-def _agreement(made: Derived) -> str:
-    if made.difference is None:
-        return ""
-    return f"agrees  with its source within {made.difference:.1g} of the largest answer, on random inputs\n"
+def _kept(made: Derived) -> str:
+    """Lines on what the derivative keeps."""
+    from fingerprint.report.text import printable
+
+    lines = []
+    if made.difference is not None:
+        lines.append(f"agrees  with its source within {made.difference:.1g} of the largest answer, on random inputs")
+    if made.accuracy is not None:
+        source = "" if made.source_accuracy is None else f" (source {made.source_accuracy:.1%})"
+        lines.append(f"keeps   accuracy {made.accuracy:.1%}{source} on {made.measured} images")
+    if made.agreement is not None:
+        lines.append(f"keeps   {made.agreement:.1%} of its source's labels on {made.measured} images")
+    lines += [f"tells   {printable(m.step)}: {m.name} {m.value:.4g}" for m in made.measures]
+    return "".join(line + "\n" for line in lines)
 
 
 def _describe(made: Derived) -> dict[str, object]:
@@ -101,4 +161,9 @@ def _describe(made: Derived) -> dict[str, object]:
         "sha256": made.sha256,
         "spec": made.spec.to_dict() if made.spec else None,
         "difference": made.difference,
+        "accuracy": made.accuracy,
+        "source_accuracy": made.source_accuracy,
+        "agreement": made.agreement,
+        "measured": made.measured,
+        "measures": [{"step": m.step, "name": m.name, "value": m.value} for m in made.measures],
     }

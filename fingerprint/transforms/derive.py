@@ -16,10 +16,20 @@ from fingerprint.transforms.compile import Compile
 from fingerprint.transforms.converters import MAKERS, NNCF
 from fingerprint.transforms.files import format_of, move_model, parts_of, sha256_of, suffix_of, workspace
 from fingerprint.transforms.interface import DeriveContext, Transform, WeightTransform
+from fingerprint.transforms.measure import Kept, held_apart, measure
 from fingerprint.transforms.plan import Step, plan
 from fingerprint.transforms.quantize_files import FileQuantization
 
 GROUP = "fingerprint.transforms"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Something that a step measured of itself, such as the sparsity that it reached."""
+
+    step: str
+    name: str
+    value: float
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,11 @@ class Derived:
         spec: what its sidecar says, None if none was written.
         difference: largest difference of its answers from those before the last conversion, relative to the largest
             answer; None where that was not or could not be compared.
+        accuracy: share of held-out images that get their label; None without labels.
+        source_accuracy: the same of the source; None where it knows other classes.
+        agreement: share of held-out images that get the label that the source gives them.
+        measured: number of held-out images.
+        measures: what the steps say of themselves.
     """
 
     path: Path
@@ -39,6 +54,11 @@ class Derived:
     sha256: str
     spec: InputSpec | None
     difference: float | None = None
+    accuracy: float | None = None
+    source_accuracy: float | None = None
+    agreement: float | None = None
+    measured: int = 0
+    measures: tuple[Measure, ...] = ()
 
 
 def parse_how(text: str) -> tuple[Transform, ...]:
@@ -98,16 +118,42 @@ def derive(source: Path, how: str, out: Path, context: DeriveContext, *, overwri
     """
     steps = plan(source, parse_how(how), out)
     _check_out(source, out, overwrite, context.spec is not None)
+    context = held_apart(context, any(step.transform.trains for step in steps))
     _check_needs(steps, context)
+    measures: list[Measure] = []
     try:
         with workspace(out.parent) as folder:
-            made, worst = _run(source, steps, folder, context, out.suffix)
-            spec = _spec_of(made, context.spec)
+            made, worst = _run(source, steps, folder, context, out.suffix, measures)
+            spec = _spec_of(made, _spec_after(steps, context))
+            kept = _measured(source, made, spec, context)
             digest = sha256_of(made)
             _publish(made, out, spec, folder)
     except OSError as error:
         raise TransformError(f"{out} can't be written: {error.strerror or error}") from error
-    return Derived(out, spell([step.transform for step in steps]), digest, spec, worst)
+    return Derived(
+        out,
+        spell([step.transform for step in steps]),
+        digest,
+        spec,
+        worst,
+        kept.accuracy,
+        kept.source_accuracy,
+        kept.agreement,
+        kept.images,
+        tuple(measures),
+    )
+
+
+def _spec_after(steps: Sequence[Step], context: DeriveContext) -> InputSpec | None:
+    for step in steps:
+        context = replace(context, spec=step.transform.spec_after(context))
+    return context.spec
+
+
+def _measured(source: Path, made: Path, spec: InputSpec | None, context: DeriveContext) -> Kept:
+    before = context.spec
+    same = spec is None or before is None or (spec.classes, spec.class_offset) == (before.classes, before.class_offset)
+    return measure(source, made, context, spec, same_task=same)
 
 
 def _check_needs(steps: Sequence[Step], context: DeriveContext) -> None:
@@ -120,15 +166,22 @@ def _check_needs(steps: Sequence[Step], context: DeriveContext) -> None:
 
 
 def _run(
-    source: Path, steps: Sequence[Step], folder: Path, context: DeriveContext, suffix: str
+    source: Path, steps: Sequence[Step], folder: Path, context: DeriveContext, suffix: str, measures: list[Measure]
 ) -> tuple[Path, float | None]:
     """What the last step made (under this suffix), and how far its answers are from those before, if it converts."""
     current, worst = source, None
+    asked = context.tell
     for number, step in enumerate(steps):
         last = number == len(steps) - 1
         made = folder / f"step-{number}{suffix if last and step.format == 'coreml' else suffix_of(step.format)}"
-        step.transform.apply(current, made, context)
+
+        def tell(name: str, value: float, spelled: str = step.transform.spell()) -> None:
+            measures.append(Measure(spelled, name, value))
+            asked(name, value)
+
+        step.transform.apply(current, made, replace(context, tell=tell))
         worst = _difference(step.transform, current, made, context)
+        context = replace(context, spec=step.transform.spec_after(context))
         if current != source:
             for part in parts_of(current):
                 part.unlink()

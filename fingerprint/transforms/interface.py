@@ -110,6 +110,10 @@ class WeightTransform(Transform):
             TransformError: a weight is not finite.
         """
 
+    def edit_for(self, weights: Weights, axes: Axes, context: DeriveContext) -> Weights:
+        """As `edit`; for steps that draw at random, by the context's seed."""
+        return self.edit(weights, axes)
+
     def apply(self, source: Path, out: Path, context: DeriveContext) -> None:
         """Write `source` with edited weights to `out`, in the format of `source`."""
         from fingerprint.transforms.tools import tool
@@ -117,4 +121,23 @@ class WeightTransform(Transform):
 
         with tool(f"{self.spell()} of {source.name}"):
             file = open_weights(source)
-            file.save(out, self.edit(file.weights, file.axes))
+            edited = self.edit_for(file.weights, file.axes, context)
+            file.save(out, edited)
+        zeros = sum(int((value == 0).sum()) for value in edited.values())
+        context.tell("sparsity", zeros / sum(value.size for value in edited.values()))
+
+
+class RandomWeightTransform(WeightTransform):
+    """A transformation of weight values that draws at random."""
+
+    @abstractmethod
+    def draw(self, weights: Weights, axes: Axes, rng: np.random.Generator) -> Weights:
+        """New values, as `edit` gives them, drawn from `rng`."""
+
+    def edit(self, weights: Weights, axes: Axes = NO_AXES) -> Weights:
+        """Drawn with seed 0."""
+        return self.draw(weights, axes, np.random.default_rng(0))
+
+    def edit_for(self, weights: Weights, axes: Axes, context: DeriveContext) -> Weights:
+        """Drawn with the context's seed."""
+        return self.draw(weights, axes, np.random.default_rng(context.seed))

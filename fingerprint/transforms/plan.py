@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fingerprint.errors import TransformError
-from fingerprint.transforms.compile import Compile
+from fingerprint.transforms.compile import SOURCES, Compile
 from fingerprint.transforms.files import EDITABLE, SUFFIXES, format_of
 from fingerprint.transforms.interface import Transform, WeightTransform
+from fingerprint.transforms.module_step import ModuleTransform
 from fingerprint.transforms.quantize_files import FileQuantization
 
 
@@ -43,6 +44,11 @@ def plan(source: Path, chain: Sequence[Transform], out: Path) -> tuple[Step, ...
         if isinstance(transform, Compile) and quantized:
             _check_made(transform, format)
             continue
+        if isinstance(transform, ModuleTransform) and quantized:
+            raise TransformError(
+                f"a quantized file can't go through {transform.spell()}",
+                remedy=f"Write {transform.spell()} before the quantization.",
+            )
         steps.append(_step(transform, format))
         format = steps[-1].format
     if format not in wanted:
@@ -73,6 +79,13 @@ def _step(transform: Transform, format: str) -> Step:
         raise TransformError(
             f"the weights of a {format} file can't be edited", remedy="Editable: " + ", ".join(EDITABLE) + "."
         )
+    elif isinstance(transform, ModuleTransform):
+        if format not in SOURCES:
+            raise TransformError(
+                f"a {format} file can't be turned back into a program for {transform.spell()}",
+                remedy="Take the model that it was made from: " + ", ".join(SOURCES) + ".",
+            )
+        return Step(transform, "pt2")
     return Step(transform, transform.format if isinstance(transform, Compile) else format)
 
 
