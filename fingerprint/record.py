@@ -170,6 +170,7 @@ class Making(Frozen):
 
     families: None where the default was asked for. screens: nets that screened candidates. data_sha256: digest of the
     decoded images and labels of `--data`. nonce: SHA-256 of the judge's nonce, for probes made afresh in a dispute.
+    integrity: probes that tell tampering from compression.
     """
 
     budget: int = Field(gt=0)
@@ -177,6 +178,7 @@ class Making(Frozen):
     screens: int = 0
     data_sha256: Digest | None = None
     nonce: Digest | None = None
+    integrity: int = 0
 
 
 class Control(Frozen):
@@ -242,6 +244,12 @@ class Manifest(Frozen):
     controls: tuple[Control, ...] = ()
     ancestors: tuple[Ancestor, ...] = ()
     kin: tuple[Kin, ...] = ()
+
+
+def lineage_part(manifest: Manifest) -> Manifest:
+    """The manifest without the families that serve integrity only."""
+    families = tuple(family for family in manifest.families if family.role == "lineage")
+    return manifest if len(families) == len(manifest.families) else manifest.model_copy(update={"families": families})
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ Signing and storing are the caller's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from fingerprint.api.answers import Draw, compare
 from fingerprint.api.owner import Owner, confirm_spec, detect_spec
 from fingerprint.api.references import measure_references
 from fingerprint.data import CleanImages, load_images
+from fingerprint.decision.integrity import FEWEST_PROBES
 from fingerprint.decision.statistics import measure, target_margins
 from fingerprint.engine.session import WorkerPool
 from fingerprint.errors import CreateError, DataError, UsageError
@@ -61,6 +63,8 @@ CLEAN_KEPT = 64  # clean images kept (encrypted) to settle how a suspect wants i
 DATA_BYTES = 2 * 1024**3  # memory that clean images may take
 DEFAULT_SCREENS = 3
 LARGEST_BUDGET = 10_000
+INTEGRITY_FAMILY = "intrinsic:kinds=plain+mean,margins=0.02+0.05+0.1+0.2+0.4+0.8"  # docs/integrity.md
+SPARE = 1.2  # candidates per integrity probe
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ class CreateOptions:
     (None: 3 where the data allow). allow_code: open references whose format can carry code. make_references: small nets
     to train from the data as references. control_sets: other owners' models, of which probe sets of the same make are
     kept. ancestors: public models that the owner's was made from. secret: K itself, to make the same probes again.
-    nonce: SHA-256 of the judge's nonce that K was derived from, to be recorded.
+    nonce: SHA-256 of the judge's nonce that K was derived from, to be recorded. integrity: probes that tell tampering
+    from compression, besides the budget; copies of the owner are made to calibrate them.
     """
 
     name: str
@@ -93,6 +98,7 @@ class CreateOptions:
     ancestors: Sequence[Path] = ()
     secret: bytes | None = field(default=None, repr=False)
     nonce: str | None = None
+    integrity: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.name) <= 200 or not self.name.isprintable():
@@ -105,6 +111,10 @@ class CreateOptions:
             raise UsageError(f"screen is {self.screen}; 0 to 100 nets can be trained")
         if not 0 <= self.make_references <= 1000:
             raise UsageError(f"make-references is {self.make_references}; 0 to 1000 nets can be trained")
+        if self.integrity and not FEWEST_PROBES <= self.integrity <= LARGEST_BUDGET:
+            raise UsageError(
+                f"integrity is {self.integrity}; 0, or {FEWEST_PROBES} to {LARGEST_BUDGET} probes can be stored"
+            )
 
 
 def create(model: Path, options: CreateOptions, *, progress: Progress | None = None) -> Fingerprint:
@@ -168,7 +178,7 @@ class _Creation:
         self._prepare()
         made = [self._make(f, n) for f, n in self._families()]
         payload = self._payload(made)
-        families = tuple(self._family_record(m, len(made)) for m in made)
+        families = self._family_records(made)
         copies = self._copies(families, payload)
         screens = self._screens(families, payload)
         references, orders = self._references(families, payload)
@@ -193,7 +203,7 @@ class _Creation:
             ),
             copies=copies,
             screens=screens,
-            uniqueness=_uniqueness(copies, screens),
+            uniqueness=_uniqueness(families, copies, screens),
             references=references,
             declared_bound=self.options.declared_bound,
             clean=self._clean_record(payload),
@@ -221,7 +231,7 @@ class _Creation:
 
     def _with_others(self, record: Fingerprint) -> Fingerprint:
         """What other models answer that are no reference files; refuses probes that match too many of them."""
-        from fingerprint.api.challenge import refuse_transfer
+        from fingerprint.api.refusal import refuse_transfer
 
         options = self.options
         if options.make_references:
@@ -229,6 +239,11 @@ class _Creation:
 
             record = add_made_references(record, self.data, options.make_references, progress=self.progress)
         refuse_transfer(record.manifest)
+        if options.integrity:
+            from fingerprint.api.copies import add_trials
+
+            seed = numpy_seed(self._derive("trials"), "copies") % 2**32
+            record = add_trials(record, self.owner, self.data, seed, progress=self.progress)
         if options.control_sets:
             from fingerprint.api.control_sets import add_control_sets
 
@@ -316,7 +331,20 @@ class _Creation:
         if self.options.budget < len(families):
             raise UsageError(f"a budget of {self.options.budget} can't hold {len(families)} families")
         share, rest = divmod(self.options.budget, len(families))
-        return [(f, share + (i < rest)) for i, f in enumerate(families)]
+        return [*((f, share + (i < rest)) for i, f in enumerate(families)), *self._integrity_families(families)]
+
+    def _integrity_families(self, others: Sequence[ProbeFamily]) -> list[tuple[ProbeFamily, int]]:
+        if not self.options.integrity:
+            return []
+        if self.owner.module is None:
+            raise CreateError(
+                f"integrity probes need gradients, which {self.owner.path.name} can't give",
+                remedy="Create from its .pt2, TorchScript or .onnx, or leave --integrity out.",
+            )
+        made = family_named(INTEGRITY_FAMILY)
+        if made.name in [family.name for family in others]:
+            raise UsageError(f"--integrity makes {made.name} probes: leave them out of --families")
+        return [(made, self.options.integrity)]
 
     def _make(self, family: ProbeFamily, count: int) -> _Made:
         """Over-generate, keep what the owner's own runtime confirms, select."""
@@ -333,7 +361,8 @@ class _Creation:
             others=tuple(net.outputs for net in self.nets),
         )
         before = self.owner.passes
-        candidates = family.generate(context, count * family.oversample)
+        plain = bool(self.options.integrity) and family.purpose == "integrity"  # then none is preferred to another
+        candidates = family.generate(context, math.ceil(count * (SPARE if plain else family.oversample)))
         spent = candidates.passes if family.needs_gradients else self.owner.passes - before
         confirmed = np.nonzero(labels_of(self.owner.predict(candidates.images)) == candidates.targets)[0]
         candidates = candidates.take(confirmed)
@@ -344,8 +373,11 @@ class _Creation:
         order = np.random.default_rng(numpy_seed(self._derive(f"ties/{family.name}"), "order")).permutation(
             len(candidates)
         )
-        scores, groups = self._scores(candidates), candidates.groups
-        if groups is not None:
+        groups = candidates.groups
+        scores = np.zeros(len(candidates)) if plain else self._scores(candidates)
+        if plain:
+            kept = np.sort(order[:count])
+        elif groups is not None:
             kept = select_groups(scores, groups, count, order)
         else:
             kept = select(scores, candidates.targets, self.owner.classes, count, order)
@@ -461,6 +493,7 @@ class _Creation:
             screens=len(self.nets),
             data_sha256=None if self.data is None else data_sha256(self.data),
             nonce=self.options.nonce,
+            integrity=self.options.integrity,
         )
 
     def _seed_record(self) -> Seed:
@@ -472,16 +505,23 @@ class _Creation:
             evidential=self.options.seed is None,  # K given: that of an evidential record, or a judge's
         )
 
+    def _family_records(self, made: Sequence[_Made]) -> tuple[Family, ...]:
+        """Families that serve integrity spend nothing of alpha, unless there are no others."""
+        serving = [bool(self.options.integrity) and m.family.purpose == "integrity" for m in made]
+        weight = 1.0 / (len(made) - sum(serving))
+        return tuple(self._family_record(m, 0.0 if s else weight) for m, s in zip(made, serving, strict=True))
+
     @staticmethod
-    def _family_record(made: _Made, families: int) -> Family:
+    def _family_record(made: _Made, weight: float) -> Family:
         kinds: dict[str, JsonValue] = {k: made.chosen.kinds.count(k) for k in dict.fromkeys(made.chosen.kinds)}
         return Family(
             name=made.family.name,
             count=len(made.chosen),
-            weight=1.0 / families,
+            weight=weight,
             parameters={**made.chosen.parameters, "oversample": made.family.oversample, "chosen": kinds},
             candidates=made.candidates,
             passes=made.passes,
+            role="lineage" if weight else "integrity",
         )
 
     @staticmethod
@@ -515,11 +555,12 @@ def _salts(seed: bytes, count: int) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(rows), np.uint8).reshape(count, 32)
 
 
-def _uniqueness(copies: Sequence[Copy], screens: Sequence[Screen]) -> Uniqueness:
-    def mean(families: Sequence[Mapping[str, FamilyMatch]]) -> float:
-        return float(
-            np.mean([sum(m.matches for m in f.values()) / sum(m.queries for m in f.values()) for f in families])
-        )
+def _uniqueness(families: Sequence[Family], copies: Sequence[Copy], screens: Sequence[Screen]) -> Uniqueness:
+    """Of the probes that serve lineage: those for integrity are made to be lost."""
+    names = [family.name for family in families if family.role == "lineage"]
+
+    def mean(found: Sequence[Mapping[str, FamilyMatch]]) -> float:
+        return float(np.mean([sum(f[n].matches for n in names) / sum(f[n].queries for n in names) for f in found]))
 
     robust = mean([c.families for c in copies])
     transfer = mean([s.families for s in screens]) if screens else None

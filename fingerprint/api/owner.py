@@ -140,12 +140,17 @@ class Owner:
         return made
 
     def _module_copy(self, module: torch.nn.Module, transform: WeightTransform) -> Predict:
+        from fingerprint.transforms.weights import edit_module
+
+        return self.answering(edit_module(module, transform))
+
+    def answering(self, module: torch.nn.Module) -> Predict:
+        """A module of the owner's kind that answers 8-bit images as `predict` does."""
         import torch
 
         from fingerprint.probes.gradient import DifferentiableOwner
-        from fingerprint.transforms.weights import edit_module
 
-        copied = DifferentiableOwner(edit_module(module, transform), self.spec, self.classes, self.batches)
+        copied = DifferentiableOwner(module, self.spec, self.classes, self.batches)
 
         def predict(images: Images) -> Floats:
             parts = []

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fingerprint.decision.distributions import binomial_tail
-from fingerprint.record import FamilyMatch, Manifest
+from fingerprint.record import FamilyMatch, Manifest, lineage_part
 
 USUAL = 0.05  # share of independent models that may match, by chance, an honest record
 LEVEL = 0.05  # probability that an honest record of that share is refused
@@ -57,7 +57,9 @@ def recorded_transfer(manifest: Manifest) -> Transfer:
 
     Screening nets saw the candidates before selection, so their match is an under-estimate.
     """
-    answers = [r.families for r in manifest.references] + [s.families for s in manifest.screens]
+    names = {family.name for family in lineage_part(manifest).families}
+    everything = [r.families for r in manifest.references] + [s.families for s in manifest.screens]
+    answers = [{name: found for name, found in each.items() if name in names} for each in everything]
     return transfer(answers, manifest.outputs)
 
 

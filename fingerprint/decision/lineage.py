@@ -19,7 +19,7 @@ from fingerprint.decision.null import MINIMUM_FITTED, ConformalNull, MatchNull, 
 from fingerprint.decision.reach import from_files, reach, without_made
 from fingerprint.decision.statistics import fisher_z
 from fingerprint.decision.verdict import CalibrationKind, CalibrationUsed, FamilyResult, Verdict
-from fingerprint.record import Copy, Family, FamilyMatch, Manifest
+from fingerprint.record import Copy, Family, FamilyMatch, Manifest, lineage_part
 
 LABEL_SHARE = 0.8  # of a family's alpha, where soft outputs can be used too
 SOFT_SHARE = 0.2  # the rest
@@ -78,7 +78,7 @@ class LineageTest:
     """Tests suspects against one record. Built once per (record, settings); the nulls are fitted here."""
 
     def __init__(self, manifest: Manifest, settings: Settings) -> None:
-        self.manifest = manifest
+        self.manifest = manifest = lineage_part(manifest)
         self.settings = settings
         self.kind, self.why_not = choose_calibration(manifest, settings)
         if self.kind == "conformal" and settings.calibration == "auto":
@@ -117,6 +117,8 @@ class LineageTest:
             queries: every input that was sent to it.
             same_labels: whether its label space is the owner's; if not, a mismatch says nothing.
         """
+        names = {family.name for family in self.manifest.families}
+        measured = {name: found for name, found in measured.items() if name in names}
         tests = [
             t
             for family in self.manifest.families

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from fingerprint.decision.null import MINIMUM_FITTED, MatchNull, stabilised
-from fingerprint.record import Family, Manifest, Reference
+from fingerprint.record import Family, Manifest, Reference, lineage_part
 
 MADE = "made"  # origin of references that the tool trained
 MADE_AUTHOR = "made by create"
@@ -84,7 +84,7 @@ def conformal_level(manifest: Manifest, references: Sequence[Reference]) -> floa
 
 def reach(manifest: Manifest, alpha: float) -> Reach:
     """The smallest error that the record's references and control sets allow, in words for a person."""
-    found: list[tuple[float, Way]] = []
+    manifest, found = lineage_part(manifest), list[tuple[float, Way]]()
     others = from_files(manifest.references)
     fitted, ranked = fitted_level(manifest, manifest.references), conformal_level(manifest, others)
     if fitted is not None and fitted < 1.0:
