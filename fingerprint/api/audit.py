@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeAlias
 
+from fingerprint.api.auditing import AuditCodec, Examined, WorkFactory, stamp_of
 from fingerprint.api.results import Result, Suspect
-from fingerprint.api.subjects import ahead, subject_of
-from fingerprint.api.verify import Known, Verifier, VerifyOptions
+from fingerprint.api.verify import Known, VerifyOptions
 from fingerprint.decision.correction import Correction, benjamini_hochberg
-from fingerprint.engine.session import WorkerPool
+from fingerprint.engine.executors.interface import Executor
+from fingerprint.engine.executors.local import LocalExecutor
 from fingerprint.errors import UsageError
 from fingerprint.progress import Progress, Silent
 from fingerprint.record import Fingerprint
 from fingerprint.sources.interface import Artifact
+
+Question: TypeAlias = tuple[str, str]  # (the artifact's name, its stamp)
+Recall: TypeAlias = Callable[[Sequence[Question]], Sequence[tuple[Result, ...] | None]]
+_ASKED = 128  # artifacts that are looked up at a time
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,36 @@ def audit(
 ) -> Iterator[Result]:
     """Provisional results of every artifact against every fingerprint, models outer, in the order of the artifacts.
 
-    A file whose content was seen before is not opened again. Call `correct` on all of them afterwards.
+    Artifacts are taken as they are needed, and memory does not grow with their number. A file whose content was seen
+    before is not opened again. Call `correct` on all results afterwards.
+
+    Raises:
+        UsageError: no fingerprints, or `workers` below 1.
+    """
+    for examined in examine(artifacts, fingerprints, options, known=known, progress=progress):
+        yield from examined.results
+
+
+def examine(
+    artifacts: Iterable[Artifact],
+    fingerprints: Sequence[Fingerprint],
+    options: AuditOptions,
+    *,
+    executor: Executor | None = None,
+    known: Known | None = None,
+    recall: Recall | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Examined]:
+    """The same by artifact, with any executor.
+
+    Args:
+        artifacts: what to examine, containers among them.
+        fingerprints: opened records.
+        options: how.
+        executor: where; by default threads of this process.
+        known: looks up what was decided before, by digests.
+        recall: looks up what was found in a file that looks as it did then; such a file is not read.
+        progress: told after every artifact; how many there are in all shows as they are found.
 
     Raises:
         UsageError: no fingerprints, or `workers` below 1.
@@ -50,61 +83,61 @@ def audit(
     if options.workers < 1:
         raise UsageError(f"workers is {options.workers}; at least 1 is needed")
     progress = progress or Silent()
-    with ExitStack() as stack:
-        listed = list(artifacts)
-        examine = _Examiner(listed, fingerprints, options, known, stack)
-        executor = ThreadPoolExecutor(options.workers, thread_name_prefix="audit")
-        stack.callback(executor.shutdown, wait=True, cancel_futures=True)
-        for done, results in enumerate(executor.map(examine, range(len(listed))), start=1):
-            yield from results
-            progress.step("models", done, len(listed))
+    make = WorkFactory(tuple(fingerprints), options.verify, threads_of(options), known)
+    listing = _Listing(artifacts, recall)
+    executor = executor or LocalExecutor(options.workers)
+    running = executor.run(listing, make, AuditCodec(), listing.recalled)
+    for done, examined in enumerate(running, start=1):
+        yield examined
+        progress.step("models", done, max(done, listing.found))
 
 
-class _Examiner:
-    """Examines artifacts from several threads: a verifier per thread, one warm pool for all, the cores shared out."""
+def threads_of(options: AuditOptions) -> int:
+    """Threads of each suspect's runtime: the cores shared out among the workers, unless the caller says otherwise."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return options.verify.threads or max(1, cores // options.workers)
 
-    def __init__(
-        self,
-        artifacts: Sequence[Artifact],
-        fingerprints: Sequence[Fingerprint],
-        options: AuditOptions,
-        known: Known | None,
-        stack: ExitStack,
-    ) -> None:
-        self._artifacts = artifacts
-        self._fingerprints, self._options, self._known = fingerprints, options.verify, known
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = options.verify.threads or max(1, cores // options.workers)
-        self._pool = stack.enter_context(WorkerPool(threads=threads))
-        subjects = [subject_of(artifact.path, options.verify, self._pool) for artifact in artifacts]
-        self._take = stack.enter_context(ahead(subjects, options.workers))
-        self._local = threading.local()
-        self._seen: dict[tuple[str, str], list[Result]] = {}
 
-    def __call__(self, index: int) -> list[Result]:
-        results, name = self._verifier().examine(self._take(index)), self._artifacts[index].name
-        return [replace(r, suspect=replace(r.suspect, path=name)) for r in results]
+class _Listing:
+    """The artifacts as an executor takes them, with what is remembered of each, looked up by the hundred."""
 
-    def _verifier(self) -> Verifier:
-        verifier: Verifier | None = getattr(self._local, "verifier", None)
-        if verifier is None:
-            verifier = Verifier(self._fingerprints, self._options, self._pool, self._known, self._seen)
-            self._local.verifier = verifier
-        return verifier
+    def __init__(self, artifacts: Iterable[Artifact], recall: Recall | None) -> None:
+        self._artifacts, self._recall = iter(artifacts), recall
+        self._known: dict[int, Examined] = {}
+        self.found = 0
+
+    def __iter__(self) -> Iterator[Artifact]:
+        while chunk := list(islice(self._artifacts, _ASKED if self._recall else 1)):
+            self.found += len(chunk)
+            self._look_up(chunk)
+            yield from chunk
+
+    def _look_up(self, chunk: Sequence[Artifact]) -> None:
+        if self._recall is None:
+            return
+        stamped = [(one, stamp) for one in chunk if (stamp := stamp_of(one)) is not None]
+        answers = self._recall([(one.name, stamp) for one, stamp in stamped])
+        for (one, stamp), results in zip(stamped, answers, strict=True):
+            if results is not None:
+                self._known[id(one)] = Examined(one, results, stamp, recalled=True)
+
+    def recalled(self, artifact: Artifact) -> Examined | None:
+        """What is remembered of an artifact that was just taken."""
+        return self._known.pop(id(artifact), None)
 
 
 def correct(results: Sequence[Result], alpha: float) -> tuple[list[Result], Correction]:
     """Final results: `derived` stands only where it survives Benjamini-Hochberg over all tests of the audit."""
-    tested = [r for r in results if r.total_p is not None]
-    correction = benjamini_hochberg([r.total_p for r in tested if r.total_p is not None], alpha)
+    correction = benjamini_hochberg([r.total_p for r in results if r.total_p is not None], alpha)
+    return [corrected(result, correction) for result in results], correction
+
+
+def corrected(result: Result, correction: Correction) -> Result:
+    """The final form of one result."""
+    if result.lineage != "derived" or result.total_p is None or result.total_p <= correction.threshold:
+        return result
     text = f"It stands out by itself, but not after correction for {correction.tests} tests."
-    final = [
-        r.with_lineage("inconclusive", text)
-        if r.lineage == "derived" and r.total_p is not None and r.total_p > correction.threshold
-        else r
-        for r in results
-    ]
-    return final, correction
+    return result.with_lineage("inconclusive", text)
 
 
-__all__ = ["AuditOptions", "Suspect", "audit", "correct"]
+__all__ = ["AuditOptions", "Suspect", "audit", "correct", "corrected", "examine", "threads_of"]
