@@ -131,7 +131,8 @@ def create(model: Path, options: CreateOptions, *, progress: Progress | None = N
 class ProbeSet:
     """Probes without what others answer to them, and all candidates that they were chosen from.
 
-    images (N, H, W, C) uint8, targets (N,), family (N,) index, of `families`; and the same of the candidates.
+    images (N, H, W, C) uint8, targets (N,), family (N,) index, of `families`; and the same of the candidates. passes:
+    example-passes that each family spent.
     """
 
     owner: Owner
@@ -142,6 +143,7 @@ class ProbeSet:
     candidate_images: Images
     candidate_targets: Labels
     data: CleanImages | None
+    passes: tuple[int, ...] = ()
 
 
 def make_probes(model: Path, options: CreateOptions, *, progress: Progress | None = None) -> ProbeSet:
@@ -227,6 +229,7 @@ class _Creation:
             candidate_images=np.concatenate([m.pool.images for m in made]),
             candidate_targets=np.concatenate([m.pool.targets for m in made]),
             data=self.data,
+            passes=tuple(m.passes for m in made),
         )
 
     def _with_others(self, record: Fingerprint) -> Fingerprint:
