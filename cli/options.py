@@ -172,6 +172,12 @@ OwnerThreads: TypeAlias = Annotated[
         "--threads", metavar="N", min=0, help="Threads of torch; 0 = all cores. 1 is faster for very small models."
     ),
 ]
+ShowProbes: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--show-probes", help="HTML: show probes as pictures, with all answers. They are secret, and count as exposed."
+    ),
+]
 Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Explain every verdict in a paragraph.")]
 
 # -- suspects that are no file (docs/black-box.md) -------------------------------------------------------------------
@@ -186,6 +192,19 @@ Sequential: TypeAlias = Annotated[
         help="Ask step by step and stop when the answer is clear. Default: for endpoints only.",
         show_default=False,
     ),
+]
+Cover: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--cover",
+        metavar="X",
+        min=0.0,
+        max=100.0,
+        help="Clean images mixed in for every probe; a host that tells them apart is reported as evasive.",
+    ),
+]
+Jitter: TypeAlias = Annotated[
+    int, typer.Option("--jitter", metavar="N", min=0, max=8, help="Grey levels of noise on all inputs, with --cover.")
 ]
 ProtocolKind: TypeAlias = Annotated[
     Protocol | None, typer.Option("--protocol", help="What an endpoint speaks. Default: told by the URL.")

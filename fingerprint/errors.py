@@ -131,13 +131,13 @@ class HostFailed(HostError):
 class HostTimedOut(HostError):
     """The host did not answer within the time limit."""
 
+    status = "timed-out"
+
 
 class EvasiveHost(HostError):
     """The host answers probes differently from the clean inputs among which they were hidden."""
 
     status = "evasive"
-
-    status = "timed-out"
 
 
 class BudgetSpent(FingerprintError):

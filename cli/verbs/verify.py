@@ -48,6 +48,8 @@ def verify(
     label_only: flags.LabelOnly = False,
     repeat: flags.Repeat = 1,
     sequential: flags.Sequential = None,
+    cover: flags.Cover = 0.0,
+    jitter: flags.Jitter = 1,
     responses: flags.Responses = None,
     export: flags.ExportId = None,
     protocol: flags.ProtocolKind = None,
@@ -64,6 +66,7 @@ def verify(
     no_cache: flags.NoCache = False,
     threads: flags.Threads = 0,
     verbose: flags.Verbose = False,
+    show_probes: flags.ShowProbes = False,
     *,
     common: flags.Common,
 ) -> None:
@@ -91,10 +94,15 @@ def verify(
     with early.take(threads) as pool:
         early.prestart(pool, suspects or (), allow_code)
         from cli.comparing import Request
+        from cli.reporting import wanted
         from cli.terminal import Terminal
         from fingerprint.spec import load_spec
 
-        request = Request(against or (), key or (), common.db, common.targets(), verbose, not no_cache, fail_on, expect)
+        request = Request(
+            against or (), key or (), common.db, common.targets(), verbose, not no_cache, fail_on, expect, show_probes
+        )
+        if show_probes:
+            wanted(request.targets, show_probes=True)
         given = load_spec(spec) if spec else None
 
         def options() -> VerifyOptions:
@@ -114,6 +122,8 @@ def verify(
                 threads=threads,
                 repeat=repeat,
                 sequential=sequential,
+                cover=cover,
+                jitter=jitter,
                 remote=RemoteOptions(
                     protocol=protocol.value if protocol else None,
                     batch=batch,
@@ -134,7 +144,14 @@ def verify(
                 for url in urls:
                     parse(url, protocol.value if protocol else None)  # before a database is opened in vain
             records, selection = _select(stack, request, terminal)
-            if budget is None and not sequential and factory is None and places and isinstance(places[0], Path):
+            if (
+                budget is None
+                and not sequential
+                and not cover
+                and factory is None
+                and places
+                and isinstance(places[0], Path)
+            ):
                 pool.ask_ahead([places[0]], selection.fingerprints, given)
             asked = options()
             subjects: list[Place] = [*places]
@@ -179,12 +196,13 @@ def _verify(
     from cli.exits import exit_code
     from cli.output import Reports
     from cli.remote import RecordedExposures
+    from cli.reporting import after
     from fingerprint.api.subjects import Subject
     from fingerprint.api.verify import verify as compare
     from fingerprint.report.interface import Summary
 
     early.collect_again()
-    reports = stack.enter_context(Reports(request.targets, verbose=request.verbose))
+    reports = stack.enter_context(Reports(request.targets, verbose=request.verbose, private=request.show_probes))
     results, rows = [], []
     named = [s.suspect.path if isinstance(s, Subject) else str(s) for s in suspects]
     asked = comparing.parameters(named, selection, options)
@@ -203,7 +221,7 @@ def _verify(
     closing = threading.Thread(target=pool.close, daemon=True)  # ending workers is waiting, and so is recording
     closing.start()
     terminal.close()
-    reports.finish(rows, Summary("verify"))
+    reports.finish(rows, after(Summary("verify"), results, selection.fingerprints, request, records, terminal))
     stack.close()
     closing.join()
     return exit_code([comparing.finding(r) for r in results], request.fail_on, request.expect)

@@ -126,6 +126,8 @@ class ResponsesSubject(Subject):
         DataError: not one answer per exported probe.
     """
 
+    recorded = True
+
     def __init__(self, path: str, responses: Responses, merkle_root: str, order: Sequence[int], export: str) -> None:
         if responses.count != len(order):
             raise DataError(f"{path} holds {responses.count} answers, and {len(order)} probes were exported")

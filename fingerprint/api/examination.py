@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fingerprint.api.answers import Draw, ask, draw, given
 from fingerprint.api.asking import Asker
+from fingerprint.api.disguise import AGAIN, Disguise
 from fingerprint.api.questioning import Questioning, in_random_order
 from fingerprint.api.results import FingerprintRef, Result, Status, Suspect
 from fingerprint.api.subjects import Subject
@@ -112,6 +113,7 @@ class Examination:
                     "sharing": None if alone else len(self.specs),
                     "repeat": options.repeat,
                     "sequential": self._sequential,
+                    "cover": [options.cover, options.jitter] if options.cover else None,
                     "label_only": options.label_only,
                     "factory": options.factory,
                     "spec": found.spec.to_dict() if found else None,  # type: ignore[dict-item]
@@ -149,7 +151,9 @@ class Examination:
     def _sequential(self) -> bool:
         """Whether probes are asked until the answer is clear, not all together."""
         asked, subject = self.options.sequential, self.subject
-        return asked if asked is not None else subject.place is not None
+        if subject.recorded:
+            return False
+        return asked if asked is not None else subject.place is not None or self.options.cover > 0
 
     def _draw(self, index: int, count: int | None) -> Draw:
         """Probes to ask, in random order if step by step; others than were sent elsewhere are preferred."""
@@ -161,8 +165,10 @@ class Examination:
         if place is not None:
             known = self.verifier.exposures.known(fingerprint.manifest.probes.merkle_root)
             avoid = avoid.union(*(probes for name, probes in known.items() if name != place))
+        if count is not None and self.options.cover:
+            count = max(1, int((count - 2 * AGAIN) / (1.0 + self.options.cover)))
         drawn = draw(fingerprint, count, avoid)
-        return in_random_order(drawn, avoid) if self._sequential else drawn
+        return in_random_order(drawn, avoid) if self._sequential or self.options.cover else drawn
 
     def _mark(self, index: int, probes: NDArray[np.int64]) -> None:
         """Probes that are about to leave this machine. Raises StoreError: that can't be recorded."""
@@ -173,15 +179,31 @@ class Examination:
     def _question(
         self, asker: Asker, index: int, alpha: float, drawn: Draw, setting: Setting
     ) -> tuple[Verdict, dict[str, list[int]]]:
-        """Ask one fingerprint's probes under one setting: the verdict, and what was answered."""
+        """Ask one fingerprint's probes under one setting: the verdict, and what was answered.
+
+        Raises:
+            EvasiveHost: it answers probes differently from the clean inputs among which they were hidden.
+        """
         questioning = Questioning(self.verifier, index, alpha, setting)
-        if self._sequential:
-            verdict, asked, outputs = questioning.step_by_step(asker, drawn, lambda probes: self._mark(index, probes))
-        else:
+        if not (self._sequential or self.options.cover):
             self._mark(index, drawn.index)
             (outputs,) = ask(asker.predict, setting.spec, [self.verifier.fingerprints[index]], [drawn])
-            verdict, asked = questioning.verdict(drawn, outputs, asker.manner), drawn
+            return questioning.verdict(drawn, outputs, asker.manner), given(drawn, outputs, setting.spec.class_offset)
+        disguise = self._disguise(index)
+        verdict, asked, outputs = questioning.step_by_step(
+            asker, drawn, lambda probes: self._mark(index, probes), disguise, until_clear=self._sequential
+        )
+        if disguise is not None and verdict.lineage != "derived":
+            disguise.reveal(asker.predict, setting.spec, self.verifier.fingerprints[index], alpha, asker.left)
         return verdict, given(asked, outputs, setting.spec.class_offset)
+
+    def _disguise(self, index: int) -> Disguise | None:
+        if not self.options.cover:
+            return None
+        clean = self._clean(self.verifier.fingerprints[index])
+        if clean is None:
+            raise SpecError("there are no clean images to hide probes among", remedy="Give some with --data.")
+        return Disguise(clean, self.options.cover, self.options.jitter)
 
     def _by_spec(self, asker: Asker, indices: list[int], found: FoundSpec, waiting: int) -> dict[int, Result]:
         """One pass for all fingerprints of an image shape. `waiting`: fingerprints that share what is left to send."""
@@ -193,7 +215,7 @@ class Examination:
         chosen = [self.verifier.fingerprints[i] for i in indices]
         draws = [self._draw(i, share) for i in indices]
         results = {}
-        if self._sequential:
+        if self._sequential or self.options.cover:
             for i, drawn in zip(indices, draws, strict=True):
                 before = asker.meter.sent
                 verdict, answers = self._question(asker, i, self.options.alpha, drawn, Setting(found.spec))

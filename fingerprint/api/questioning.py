@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from fingerprint.api.answers import Draw, ask, compare, compare_mapped, flags
 from fingerprint.api.asking import Asker
+from fingerprint.api.disguise import Disguise
 from fingerprint.api.reduced import NO_ORDERS, missing_classes
 from fingerprint.decision.lineage import LineageTest
 from fingerprint.decision.verdict import Verdict, undecided
 from fingerprint.engine.labels import LabelMap
 from fingerprint.engine.settle import Setting
-from fingerprint.model import Floats
-from fingerprint.record import FamilyMatch
+from fingerprint.model import Floats, InputSpec
+from fingerprint.record import FamilyMatch, Fingerprint
 from fingerprint.remote.interface import Manner
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ class Questioning:
             return undecided(self.alpha, len(drawn.index), NO_ORDERS)
         return test.decide(measured, len(drawn.index), same_labels=same)
 
-    def step_by_step(self, asker: Asker, drawn: Draw, mark: Mark) -> tuple[Verdict, Draw, Floats]:
+    def step_by_step(
+        self, asker: Asker, drawn: Draw, mark: Mark, disguise: Disguise | None = None, *, until_clear: bool = True
+    ) -> tuple[Verdict, Draw, Floats]:
         """Ask in the order drawn until the answer is clear; the verdict, and what was asked and answered."""
         from fingerprint.decision.sequential import SequentialTest
 
@@ -58,7 +61,7 @@ class Questioning:
         while asked < len(drawn.index):
             part = Draw(drawn.index[asked : asked + max(asker.fit(STEP), asker.step)])
             mark(part.index)
-            (answered,) = ask(asker.predict, self.setting.spec, [fingerprint], [part])
+            (answered,) = ask(disguise.through(asker.predict) if disguise else asker.predict, *self._to_ask(part))
             outputs = _joined(outputs, answered)
             if test is None:
                 labels = self._labels(outputs, asker.manner)
@@ -69,7 +72,7 @@ class Questioning:
             for family, match in flags(fingerprint, part, answered, self.setting.spec.class_offset, labels):
                 test.add(names[family], match)
             asked += len(part.index)
-            if test.clear:
+            if until_clear and test.clear and (disguise is None or disguise.enough or test.derived):
                 break
         seen = Draw(drawn.index[:asked])
         _, measured, same = self._measure(seen, outputs, labels, asker.manner)
@@ -77,6 +80,9 @@ class Questioning:
             return undecided(self.alpha, 0, "No probe could be asked."), seen, outputs
         found = replace(test.decide(measured, asked, same_labels=same), evidence=test.evidence())
         return found, seen, outputs
+
+    def _to_ask(self, part: Draw) -> tuple[InputSpec, list[Fingerprint], list[Draw]]:
+        return self.setting.spec, [self.verifier.fingerprints[self.index]], [part]
 
     def _labels(self, outputs: Floats, manner: Manner) -> LabelMap | None:
         fingerprint = self.verifier.fingerprints[self.index]

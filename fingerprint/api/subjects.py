@@ -37,11 +37,13 @@ class Subject(ABC):
         suspect: how results name it; complete once entered.
         place: where its probes go if they leave this machine, else None.
         checked: ask a few inputs twice, to see whether the answers are random.
+        recorded: its answers lie in a file; nothing else can be asked.
     """
 
     suspect: Suspect
     place: str | None = None
     checked: bool = False
+    recorded: bool = False
 
     @abstractmethod
     def __enter__(self) -> Self:
@@ -87,8 +89,11 @@ class Subject(ABC):
 class FileSubject(Subject):
     """A model file, opened in an isolated worker."""
 
-    def __init__(self, path: Path, options: VerifyOptions, pool: WorkerPool) -> None:
+    def __init__(
+        self, path: Path, options: VerifyOptions, pool: WorkerPool, suggested: FoundSpec | None = None
+    ) -> None:
         self.suspect = Suspect(path=str(path))
+        self._suggested = suggested  # by the place that it was found in
         self._path, self._options, self._pool = path, options, pool
         self._stack = ExitStack()
         self._found: FoundSpec | None = None
@@ -112,7 +117,7 @@ class FileSubject(Subject):
             self.suspect = Suspect(str(self._path), self._sealed.sha256, self._sealed.format)
             runtime = runtime_for(self._sealed.format).name if self._sealed.format else None
             self.suspect = replace(self.suspect, runtime=runtime)
-            self._found = find_spec(self._path, self._options.spec)
+            self._found = find_spec(self._path, self._options.spec) or self._suggested
             self._stack = stack.pop_all()
         return self
 

@@ -38,6 +38,7 @@ class VerifyOptions:
     """How to verify. alpha bounds the probability of `derived` for an unrelated model.
 
     budget: inputs sent to a suspect at most, whatever for (None: all probes). repeat: times that each input is sent.
+    cover: clean inputs mixed in for every probe (0: none); jitter: grey levels of noise on all inputs, with cover only.
     sequential: ask probe by probe until the answer is clear (None: where probes leave this machine).
     spec: for all suspects, before their sidecars. data: clean images to settle how a suspect wants its input.
     label_only: use nothing but the top label. allow_code: open formats that can carry code. threads: per worker, 0 =
@@ -49,6 +50,8 @@ class VerifyOptions:
     budget: int | None = None
     repeat: int = 1
     sequential: bool | None = None
+    cover: float = 0.0
+    jitter: int = 1
     label_only: bool = False
     spec: InputSpec | None = None
     data: Path | None = None
@@ -64,6 +67,8 @@ class VerifyOptions:
             raise UsageError(f"budget is {self.budget}; at least 1 input must be sent")
         if self.repeat < 1:
             raise UsageError(f"repeat is {self.repeat}; every input is sent at least once")
+        if not 0.0 <= self.cover <= 100.0 or not 0 <= self.jitter <= 8:
+            raise UsageError(f"cover {self.cover} and jitter {self.jitter}; 0 to 100 and 0 to 8 are possible")
         if self.calibration not in get_args(Asked):
             raise UsageError(
                 f"calibration {self.calibration!r} is unknown", remedy="One of " + ", ".join(get_args(Asked))
@@ -151,9 +156,10 @@ class Verifier:
         if suspect.sha256 is None:
             return examination.results()
         key = (suspect.sha256, repr(examination.specs))
-        if key not in self.seen:
-            self.seen[key] = examination.results()
-        return [replace(result, suspect=suspect) for result in self.seen[key]]
+        found = self.seen.get(key)
+        if found is None:
+            found = self.seen[key] = examination.results()
+        return [replace(result, suspect=suspect) for result in found]
 
     def test(self, index: int, alpha: float) -> LineageTest:
         """The fitted test of one fingerprint at a level."""

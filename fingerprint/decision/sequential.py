@@ -46,10 +46,13 @@ class SequentialTest(LineageTest):
         """Whether no further answer is needed."""
         if self.kind is None:
             return False  # nothing can be decided: all answers are shown
-        return any(
-            self._rejects_at(f.name, f.count, self.settings.alpha * f.weight) for f in self.manifest.families
-            if f.name in self._paths
-        ) or self._below_copies({})  # fmt: skip
+        return self.derived or self._below_copies({})
+
+    @property
+    def derived(self) -> bool:
+        """Whether the bet is won."""
+        asked = (f for f in self.manifest.families if f.name in self._paths)
+        return any(self._rejects_at(f.name, f.count, self._level(f.weight)) for f in asked)
 
     def evidence(self) -> tuple[tuple[int, float], ...]:
         """(answers, log10 of the wealth) of the family that found most, after each of its answers."""

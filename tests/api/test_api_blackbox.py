@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -181,24 +180,6 @@ def function(name: str, answer: Callable[[np.ndarray], object]) -> Iterator[None
         yield
     finally:
         del sys.modules[name]
-
-
-@pytest.fixture(scope="module")
-def owner_function(world: World) -> Callable[[np.ndarray], np.ndarray]:
-    """Takes 8-bit images, as a function with its own preparation does."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(world.pruned_onnx), options, providers=["CPUExecutionProvider"])
-    fields = json.loads(Path(f"{world.pruned_onnx}.spec.json").read_text())
-
-    def answer(images: np.ndarray) -> np.ndarray:
-        assert images.dtype == np.uint8 and images.shape[1:] == (8, 8, 1)
-        low, high = fields["range"]
-        pixels = (low + images.astype(np.float32) * (high - low) / 255 - fields["mean"][0]) / fields["std"][0]
-        found: np.ndarray = session.run(None, {"input": pixels.transpose(0, 3, 1, 2).astype(np.float32)})[0]
-        return found
-
-    return answer
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
