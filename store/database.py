@@ -16,13 +16,15 @@ from fingerprint.errors import Tampered
 from fingerprint.limits import DEFAULT, Limits
 from store import envelopes, exposures, index, ledger, statements
 from store import runs as run_table
-from store.blobs import DataKeys, TensorFiles
+from store.blobs import TensorFiles
 from store.connection import Connection, connect, read_only
+from store.data_keys import DataKeys
 from store.home import Home
 from store.index import Rows
 from store.rows import FingerprintRow, ResultRow, RunKind, RunRow, describe
 
 if TYPE_CHECKING:
+    from store.audits import Audits
     from fingerprint.record import Fingerprint, Manifest
     from store.exposures import ExportRow, Exposed
     from store.keys import Keys, Signer
@@ -303,6 +305,13 @@ class Database:
     def find_export(self, text: str) -> ExportRow:
         """The export of an id, or of its first 8 digits or more. Raises NotFound."""
         return exposures.find_export(self._connection, text)
+
+    @property
+    def audits(self) -> Audits:
+        """What audits remember of files."""
+        from store.audits import Audits
+
+        return Audits(self._connection)
 
     def check(self, keys: Keys) -> Problems:
         """Look at every stored byte. No problem of kind "error" means that all evidence holds."""

@@ -148,6 +148,25 @@ def m003_ledger_and_envelopes(database: sqlite_utils.Database, /) -> None:
     _adopt(database.conn)
 
 
+@MIGRATIONS()
+def m004_what_audits_remember(database: sqlite_utils.Database, /) -> None:
+    """How files looked when their results were stored (store/audits.py): no evidence, and forgotten at no loss."""
+    database.executescript(
+        """
+        CREATE TABLE audit_files (
+            question TEXT NOT NULL,
+            name TEXT NOT NULL,
+            stamp TEXT NOT NULL,
+            run_id TEXT NOT NULL REFERENCES runs (id),
+            first INTEGER NOT NULL,
+            count INTEGER NOT NULL,
+            row_sha256 TEXT NOT NULL,
+            PRIMARY KEY (question, name)
+        ) STRICT;
+        """
+    )
+
+
 def triggers() -> dict[str, str]:
     """Name -> SQL of the triggers that keep tables append-only."""
     return {
