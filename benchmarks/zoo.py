@@ -25,6 +25,7 @@ from fingerprint.bench.zoo import Member, Zoo
 from fingerprint.engine.allocator import keep_freed_memory
 from fingerprint.engine.environment import spin_briefly
 from fingerprint.model import InputSpec
+from fingerprint.probes.registry import split_families
 
 SEED = 20261123
 SPEC = InputSpec("NCHW", (3, 32, 32), mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616), classes=10)
@@ -47,7 +48,7 @@ HALVES = (
     frozenset({"benjames03", "ga-tardochisalles", "mlcommons", "akamaster"})
     | {f"bench-{name}" for name in ("plain-a", "hidden-a", "resnet20-b", "resnet8-a")},
 )
-FAMILIES = ("characteristic", "natural")
+FAMILIES = ("characteristic", "natural", "robust", "difference", "boundary", "composite", "trajectory", "universal")
 COMBINATION = ("characteristic", "natural")
 
 
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["build", "judge"])
     parser.add_argument("--families", default=",".join(FAMILIES))
     parser.add_argument("--combination", default=",".join(COMBINATION))
+    parser.add_argument("--queries", default="20,50,100", help="the largest is how many probes of a family are made")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -118,8 +120,9 @@ def main() -> None:
         build(made, splits, folder, log, arguments.threads)
         return
     options = Options(
-        arguments.families.split(","),
-        arguments.combination.split(","),
+        split_families(arguments.families),
+        split_families(arguments.combination),
+        [int(number) for number in arguments.queries.split(",")],
         build=arguments.only != "judge",
         threads=arguments.threads,
     )

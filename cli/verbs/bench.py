@@ -38,7 +38,7 @@ class Only(StrEnum):
 Paths = list[Path] | None
 
 
-@app.command()
+@app.command(no_args_is_help=True)
 @flags.with_common
 def bench(
     out: Annotated[
@@ -107,9 +107,15 @@ def bench(
         raise UsageError("--unrelated, --data, --held-out and --how need an --owner")
     spin_briefly()
     from fingerprint.bench.run import Options, build, run, write
+    from fingerprint.probes.registry import split_families
 
     options = Options(
-        families.split(","), combination.split(","), budgets, screen, build=only is not Only.judge, threads=threads
+        split_families(families),
+        split_families(combination),
+        budgets,
+        screen,
+        build=only is not Only.judge,
+        threads=threads,
     )
     plan, splits = _digits(seed) if not owner else _own(owner, unrelated, data, held_out, how, train, scale, seed)
     with Terminal(quiet=common.quiet) as terminal:

@@ -20,7 +20,7 @@ from fingerprint.bench.metrics import Cell
 from fingerprint.bench.panel import Index, Panel
 from fingerprint.bench.plan import Plan
 from fingerprint.bench.zoo import Member
-from fingerprint.errors import FingerprintError, ModelError, WorkerError
+from fingerprint.errors import ModelError, WorkerError
 from fingerprint.model import Floats
 from fingerprint.progress import Progress
 
@@ -50,17 +50,16 @@ class Trial:
 
 
 def trial(owner: Member, members: Sequence[Member], families: Sequence[str], maker: Maker, asker: Asker) -> Trial:
-    """Make the owner's fingerprints and ask everybody."""
-    made: dict[str, Made] = {}
-    failed: dict[str, str] = {}
-    for name in families:
-        try:
-            plain = name.removeprefix(UNSCREENED)
-            made[name] = maker.make(owner, plain, 0 if name.startswith(UNSCREENED) else None)
-        except FingerprintError as error:
-            failed[name] = error.message
-            maker.progress.note(f"{owner.name}: no {name} probes: {error.message}")
+    """Make the owner's fingerprints and ask everybody, the owner first."""
+    plain = [name for name in families if not name.startswith(UNSCREENED)]
+    bare = [name.removeprefix(UNSCREENED) for name in families if name.startswith(UNSCREENED)]
+    tried = {**maker.make(owner, plain), **{UNSCREENED + n: m for n, m in maker.make(owner, bare, 0).items()}}
+    failed = {name: found for name, found in tried.items() if isinstance(found, str)}
+    for name, why in failed.items():
+        maker.progress.note(f"{owner.name}: no {name} probes: {why}")
+    made = {name: found for name, found in tried.items() if isinstance(found, Made)}
     questions = [Question.of(m.probes) for m in made.values()]
+    own = asker.ask(owner.path, owner.sha256, owner.spec, questions)
     asked: list[Member] = []
     answers: list[list[Floats]] = []
     others = [m for m in members if m.sha256 != owner.sha256]
@@ -74,8 +73,9 @@ def trial(owner: Member, members: Sequence[Member], families: Sequence[str], mak
         maker.progress.step(f"asking for {owner.name}", number, len(others))
     panels = {}
     for row, (name, kept) in enumerate(made.items()):
-        outputs = np.stack([found[row][:, : kept.responses.shape[1]] for found in answers])
-        panels[name] = Panel(name, kept.targets, kept.responses, outputs.argmax(axis=2), outputs)
+        classes = own[row].shape[1]
+        outputs = np.stack([found[row][:, :classes] for found in answers])
+        panels[name] = Panel(name, kept.targets, own[row], outputs.argmax(axis=2), outputs)
     return Trial(owner, tuple(asked), made, panels, failed)
 
 

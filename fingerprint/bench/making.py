@@ -1,4 +1,4 @@
-"""Fingerprints of the owners, one family each, made by the product's own `create` and kept by content."""
+"""Probes of the owners, one family each, made by the product's own `create` and kept by content."""
 
 from __future__ import annotations
 
@@ -7,35 +7,37 @@ import inspect
 import json
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fingerprint.api.create import CreateOptions, create
+from fingerprint.api.create import CreateOptions, make_probes
 from fingerprint.bench.splits import Splits
 from fingerprint.bench.zoo import Member
-from fingerprint.model import Floats, Images, Labels
+from fingerprint.errors import FingerprintError
+from fingerprint.model import Images, Labels
 from fingerprint.probes.registry import family as family_named
 from fingerprint.progress import Progress
-from fingerprint.record import Payload
+
+TOGETHER = 4  # families that are made in one go, and share the nets that screen
 
 
 @dataclass(frozen=True)
 class Made:
-    """One family's probes of one owner. passes: example-passes spent on them."""
+    """One family's probes of one owner. passes: example-passes spent on them; seconds: its share of the time."""
 
     family: str
     probes: Images
     targets: Labels
-    responses: Floats
     passes: int
     seconds: float
 
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes fingerprints of `budget` probes below `folder`.
+    """Makes up to `budget` probes of each family below `folder`.
 
     screens: nets trained on the owner's images that screen candidates for transfer (never references).
     """
@@ -47,13 +49,64 @@ class Maker:
     screens: int
     progress: Progress
 
-    def make(self, owner: Member, family: str, screens: int | None = None) -> Made:
-        """The fingerprint, or what was kept of it.
-
-        Raises:
-            FingerprintError: as `create` does.
-        """
+    def make(self, owner: Member, families: Sequence[str], screens: int | None = None) -> dict[str, Made | str]:
+        """The probes of each family, or why there are none. What was made before is not made again."""
         screens = self.screens if screens is None else screens
+        found: dict[str, Made | str] = {}
+        missing = []
+        for family in families:
+            try:
+                if not self._place(owner, family, screens).is_file():
+                    missing.append(family)
+            except FingerprintError as error:
+                found[family] = error.message
+        for start in range(0, len(missing), TOGETHER):
+            found |= self._group(owner, missing[start : start + TOGETHER], screens)
+        for family in families:
+            if family not in found:
+                found[family] = _read(family, self._place(owner, family, screens))
+        return found
+
+    def _group(self, owner: Member, families: Sequence[str], screens: int) -> Mapping[str, str]:
+        """Make families together; where one fails, one by one. Answers what failed."""
+        try:
+            self._create(owner, families, screens)
+        except FingerprintError as error:
+            if len(families) == 1:
+                return {families[0]: error.message}
+            failed: dict[str, str] = {}
+            for family in families:
+                failed |= self._group(owner, [family], screens)
+            return failed
+        return {}
+
+    def _create(self, owner: Member, families: Sequence[str], screens: int) -> None:
+        options = CreateOptions(
+            owner.name,
+            spec=owner.spec,
+            data=self._images(),
+            budget=self.budget * len(families),
+            families=families,
+            seed=self.seed,
+            screen=screens,
+        )
+        started = time.monotonic()
+        made = make_probes(owner.path, options, progress=self.progress)
+        seconds = time.monotonic() - started
+        for number, family in enumerate(families):
+            rows = made.family == number
+            place = self._place(owner, family, screens)
+            temporary = place.with_suffix(".part.npz")
+            np.savez(
+                temporary,
+                probes=made.images[rows],
+                targets=made.targets[rows],
+                passes=made.passes[number],
+                seconds=seconds * made.passes[number] / max(1, sum(made.passes)),
+            )
+            temporary.replace(place)
+
+    def _place(self, owner: Member, family: str, screens: int) -> Path:
         what = {
             "owner": owner.sha256,
             "family": family,
@@ -64,34 +117,7 @@ class Maker:
             "data": self.splits.digest,
         }
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
-        place = self.folder / f"{owner.name}-{family}-{digest}"
-        if not place.with_suffix(".json").is_file():
-            self._create(owner, family, screens, place, what)
-        facts = json.loads(place.with_suffix(".json").read_text())
-        payload = Payload.from_bytes(place.with_suffix(".safetensors").read_bytes())
-        return Made(
-            family, payload.probes, payload.targets, payload.responses, int(facts["passes"]), float(facts["seconds"])
-        )
-
-    def _create(self, owner: Member, family: str, screens: int, place: Path, what: dict[str, object]) -> None:
-        options = CreateOptions(
-            owner.name,
-            spec=owner.spec,
-            data=self._images(),
-            budget=self.budget,
-            families=(family,),
-            seed=self.seed,
-            screen=screens,
-        )
-        started = time.monotonic()
-        record = create(owner.path, options, progress=self.progress)
-        facts = {
-            "passes": record.manifest.families[0].passes,
-            "seconds": round(time.monotonic() - started, 1),
-            "made": what,
-        }
-        place.with_suffix(".safetensors").write_bytes(record.payload.to_bytes())
-        place.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
+        return self.folder / f"{owner.name}-{family.partition(':')[0]}-{digest}.npz"
 
     def _images(self) -> Path:
         """The owner's images as the file that `create` reads."""
@@ -104,7 +130,16 @@ class Maker:
         return path
 
 
+def _read(family: str, place: Path) -> Made:
+    with np.load(place, allow_pickle=False) as file:
+        return Made(family, file["probes"], file["targets"], int(file["passes"]), float(file["seconds"]))
+
+
 def code_of(family: str) -> str:
-    """Digest of the source file of a family."""
+    """Digest of the source file of a family.
+
+    Raises:
+        UsageError: there is no such family, or it knows no such setting.
+    """
     source = inspect.getsource(sys.modules[type(family_named(family)).__module__])
     return hashlib.sha256(source.encode()).hexdigest()[:16]

@@ -39,7 +39,7 @@ def rows(scale: str) -> tuple[Row, ...]:
         Row("distil soft, other", DISTILLATION, f"distil:soft:{{other}}:{distil}"),
         Row("distil hard, other", DISTILLATION, f"distil:hard:{{other}}:{distil}"),
         Row("adversarial 4/255", ADVERSARIAL, f"advtrain:4:{keys['adversarial']}"),
-        Row("prune 90 %, retrained", HEAVY, f"prune:magnitude:0.9+retrain:{keys['retrain']}", x=0.9),
+        Row("prune 90%, retrained", HEAVY, f"prune:magnitude:0.9+retrain:{keys['retrain']}", x=0.9),
         Row("distil soft, same", DISTILLATION, f"distil:soft:same:{distil}"),
         Row("distil hard, same", DISTILLATION, f"distil:hard:same:{distil}"),
         Row("JPEG filter", OTHER, "filter:jpeg:75"),
