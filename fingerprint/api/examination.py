@@ -119,6 +119,7 @@ class Examination:
                     "spec": found.spec.to_dict() if found else None,  # type: ignore[dict-item]
                     "data": self.verifier.data_identity if not found else None,
                     "declared": self.verifier.fingerprints[index].manifest.declared_bound,
+                    "allow": list(options.allow),
                 }
             )
         ).hexdigest()

@@ -44,7 +44,8 @@ class Questioning:
         test, measured, same = self._measure(drawn, outputs, self._labels(outputs, manner), manner)
         if test is None:
             return undecided(self.alpha, len(drawn.index), NO_ORDERS)
-        return test.decide(measured, len(drawn.index), same_labels=same)
+        found = test.decide(measured, len(drawn.index), same_labels=same)
+        return self._with_integrity(found, drawn, outputs, self._labels(outputs, manner), manner)
 
     def step_by_step(
         self, asker: Asker, drawn: Draw, mark: Mark, disguise: Disguise | None = None, *, until_clear: bool = True
@@ -79,10 +80,24 @@ class Questioning:
         if test is None:
             return undecided(self.alpha, 0, "No probe could be asked."), seen, outputs
         found = replace(test.decide(measured, asked, same_labels=same), evidence=test.evidence())
+        found = self._with_integrity(found, seen, outputs, labels, asker.manner)
         return found, seen, outputs
 
     def _to_ask(self, part: Draw) -> tuple[InputSpec, list[Fingerprint], list[Draw]]:
         return self.setting.spec, [self.verifier.fingerprints[self.index]], [part]
+
+    def _with_integrity(
+        self, found: Verdict, drawn: Draw, outputs: Floats, labels: LabelMap | None, manner: Manner
+    ) -> Verdict:
+        fingerprint, options = self.verifier.fingerprints[self.index], self.verifier.options
+        if found.lineage != "derived" or not fingerprint.manifest.trials:
+            return found
+        from fingerprint.api.integrity import judged
+
+        return judged(
+            found, fingerprint, drawn, outputs, self.setting.spec.class_offset, labels,
+            allowed=options.allow, alpha=self.alpha, label_only=options.label_only or bool(manner.label_only),
+        )  # fmt: skip
 
     def _labels(self, outputs: Floats, manner: Manner) -> LabelMap | None:
         fingerprint = self.verifier.fingerprints[self.index]

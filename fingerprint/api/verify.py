@@ -41,8 +41,9 @@ class VerifyOptions:
     cover: clean inputs mixed in for every probe (0: none); jitter: grey levels of noise on all inputs, with cover only.
     sequential: ask probe by probe until the answer is clear (None: where probes leave this machine).
     spec: for all suspects, before their sidecars. data: clean images to settle how a suspect wants its input.
-    label_only: use nothing but the top label. allow_code: open formats that can carry code. threads: per worker, 0 =
-    all cores. remote: how to ask endpoints.
+    allow: declared compression, upper limits in the grammar of transformations. label_only: use nothing but the top
+    label. allow_code: open formats that can carry code. threads: per worker, 0 = all cores. remote: how to ask
+    endpoints.
     """
 
     alpha: float = 0.01
@@ -53,6 +54,7 @@ class VerifyOptions:
     cover: float = 0.0
     jitter: int = 1
     label_only: bool = False
+    allow: Sequence[str] = ()
     spec: InputSpec | None = None
     data: Path | None = None
     allow_code: bool = False

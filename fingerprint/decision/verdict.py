@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
+
+if TYPE_CHECKING:
+    from fingerprint.decision.attribution import Attribution
+    from fingerprint.decision.integrity import IntegrityEvidence
 
 Lineage = Literal["derived", "unrelated", "inconclusive"]
 Integrity = Literal["intact", "altered", "unknown"]
@@ -53,6 +57,7 @@ class Verdict:
     error: bound on the probability of `derived` for an unrelated model, as used. p_value: between-model, before any
     correction. corrected_p: total (between models and within the fingerprint), valid for multiple testing. score:
     higher = more related, comparable within one fingerprint only. match_rate: share of probes with the owner's label.
+    integrity_evidence, attribution: of a derived suspect, where the record has what it takes.
     """
 
     lineage: Lineage
@@ -70,6 +75,8 @@ class Verdict:
     families: tuple[FamilyResult, ...] = ()
     reason: str = ""
     evidence: tuple[tuple[int, float], ...] = ()  # step by step: (answers, log10 of the wealth of the bet)
+    integrity_evidence: IntegrityEvidence | None = None
+    attribution: Attribution | None = None
     explanation: str = field(default="", compare=False)
 
     def __bool__(self) -> NoReturn:
@@ -103,7 +110,34 @@ def explain(verdict: Verdict) -> str:
         "unrelated": f"It answers like an unrelated model; tested at error {error}, by {how}",
         "inconclusive": f"It can't be told apart at error {error}, by {how}",
     }[verdict.lineage]
-    return f"{asked} {found}. {verdict.reason}".strip()
+    parts = [asked, f"{found}.", verdict.reason, _integrity(verdict), _attribution(verdict)]
+    return " ".join(part for part in parts if part)
+
+
+def _integrity(verdict: Verdict) -> str:
+    found = verdict.integrity_evidence
+    if found is None:
+        return ""
+    what = {
+        "intact": "Its function is intact: its answers are those of an allowed compression of the owner",
+        "altered": "Its function was altered: no compression up to the recorded strengths gives its answers",
+        "unknown": "Whether its function is intact is unknown",
+    }[verdict.integrity]
+    caught = sum(k for k, _ in found.detected.values()), sum(n for _, n in found.detected.values())
+    power = f" Of the owner's tampered copies this test finds {caught[0]} of {caught[1]}." if caught[1] else ""
+    return (
+        f"{what} ({found.differing} of {found.queries} integrity probes are answered differently; nearest copy: "
+        f"{found.nearest}; error {found.error:.2g} over {found.copies} compressed copies). {found.reason}{power}"
+    ).replace("). .", ").")
+
+
+def _attribution(verdict: Verdict) -> str:
+    found = verdict.attribution
+    if found is None:
+        return ""
+    if found.kind is None:
+        return f"How it was made can't be told: {found.reason}"
+    return f"It was probably {found.kind} (probability {found.probabilities[found.kind]:.2f})."
 
 
 def undecided(alpha: float, queries: int, reason: str) -> Verdict:
