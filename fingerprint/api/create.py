@@ -79,7 +79,8 @@ class CreateOptions:
     to train from the data as references. control_sets: other owners' models, of which probe sets of the same make are
     kept. ancestors: public models that the owner's was made from. secret: K itself, to make the same probes again.
     nonce: SHA-256 of the judge's nonce that K was derived from, to be recorded. integrity: probes that tell tampering
-    from compression, besides the budget; copies of the owner are made to calibrate them.
+    from compression, besides the budget; copies of the owner are made to calibrate them. certify: state how large a
+    random weight change the probes stand (`probes.certificate`).
     """
 
     name: str
@@ -99,6 +100,7 @@ class CreateOptions:
     secret: bytes | None = field(default=None, repr=False)
     nonce: str | None = None
     integrity: int = 0
+    certify: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.name) <= 200 or not self.name.isprintable():
@@ -132,7 +134,7 @@ class ProbeSet:
     """Probes without what others answer to them, and all candidates that they were chosen from.
 
     images (N, H, W, C) uint8, targets (N,), family (N,) index, of `families`; and the same of the candidates. passes:
-    example-passes that each family spent.
+    example-passes that each family spent. groups (N,): see `Payload`.
     """
 
     owner: Owner
@@ -144,6 +146,7 @@ class ProbeSet:
     candidate_targets: Labels
     data: CleanImages | None
     passes: tuple[int, ...] = ()
+    groups: NDArray[np.int64] | None = None
 
 
 def make_probes(model: Path, options: CreateOptions, *, progress: Progress | None = None) -> ProbeSet:
@@ -160,6 +163,7 @@ class _Made:
     chosen: Candidates
     pool: Candidates
     passes: int
+    certificate: dict[str, JsonValue] | None = None
 
     @property
     def candidates(self) -> int:
@@ -230,6 +234,7 @@ class _Creation:
             candidate_targets=np.concatenate([m.pool.targets for m in made]),
             data=self.data,
             passes=tuple(m.passes for m in made),
+            groups=_groups([m.chosen for m in made]),
         )
 
     def _with_others(self, record: Fingerprint) -> Fingerprint:
@@ -384,7 +389,24 @@ class _Creation:
             kept = select_groups(scores, groups, count, order)
         else:
             kept = select(scores, candidates.targets, self.owner.classes, count, order)
-        return _Made(family, candidates.take(kept), candidates, spent)
+        chosen = candidates.take(kept)
+        return _Made(family, chosen, candidates, spent, self._certificate(family, chosen))
+
+    def _certificate(self, family: ProbeFamily, chosen: Candidates) -> dict[str, JsonValue] | None:
+        """How large a random weight change the labels stand, for the manifest."""
+        if not self.options.certify:
+            return None
+        if self.owner.module is None:
+            raise CreateError(
+                "a certificate needs a file whose weights can be changed in memory", remedy="No --certify."
+            )
+        from fingerprint.probes.certificate import certify
+        from fingerprint.probes.gradient import DifferentiableOwner
+        from fingerprint.probes.seeds import torch_generator
+
+        owner = DifferentiableOwner(self.owner.module, self.owner.spec, self.owner.classes, self.owner.batches)
+        generator = torch_generator(self._derive(f"certificate/{family.name}"), "draws")
+        return {**certify(owner, chosen.images, chosen.targets, generator).summary()}
 
     def _scores(self, candidates: Candidates) -> NDArray[np.float64]:
         kept = self._survival(candidates.images, candidates.targets) >= candidates.slack
@@ -521,7 +543,8 @@ class _Creation:
             name=made.family.name,
             count=len(made.chosen),
             weight=weight,
-            parameters={**made.chosen.parameters, "oversample": made.family.oversample, "chosen": kinds},
+            parameters={**made.chosen.parameters, "oversample": made.family.oversample, "chosen": kinds}
+            | ({"certificate": made.certificate} if made.certificate else {}),
             candidates=made.candidates,
             passes=made.passes,
             role="lineage" if weight else "integrity",
