@@ -75,7 +75,7 @@ def trial(owner: Member, members: Sequence[Member], families: Sequence[str], mak
     for row, (name, kept) in enumerate(made.items()):
         classes = own[row].shape[1]
         outputs = np.stack([found[row][:, :classes] for found in answers])
-        panels[name] = Panel(name, kept.targets, own[row], outputs.argmax(axis=2), outputs)
+        panels[name] = Panel(name, kept.targets, own[row], outputs.argmax(axis=2), outputs, kept.groups)
     return Trial(owner, tuple(asked), made, panels, failed)
 
 
@@ -114,7 +114,7 @@ def score(trials: Sequence[Trial], method: Method, queries: int, draws: int, pla
         exact = all(len(p.targets) <= s for p, s in zip(panels, shares, strict=True))
         for draw in range(1 if exact else draws):
             rng = np.random.default_rng([plan.seed, draw])
-            chosen = [p.take(_some(len(p.targets), s, rng)) for p, s in zip(panels, shares, strict=True)]
+            chosen = [p.some(share, rng) for p, share in zip(panels, shares, strict=True)]
             chosen = chosen if method.soft else [p.hard() for p in chosen]
             for fold in (0, 1):
                 references, judged = found.strangers(plan, fold), found.strangers(plan, 1 - fold)
@@ -130,10 +130,6 @@ def shared(queries: int, families: int) -> list[int]:
 
 def _stored(panels: Sequence[Panel]) -> int:
     return sum(len(panel.targets) for panel in panels)
-
-
-def _some(stored: int, wanted: int, rng: np.random.Generator) -> Index:
-    return np.sort(rng.permutation(stored)[:wanted])
 
 
 __all__ = ["Progress", "Scored", "Trial", "score", "shared", "trial"]

@@ -26,11 +26,16 @@ TOGETHER = 4  # families that are made in one go, and share the nets that screen
 
 @dataclass(frozen=True)
 class Made:
-    """One family's probes of one owner. passes: example-passes spent on them; seconds: its share of the time."""
+    """One family's probes of one owner.
+
+    groups (N,): number of the group (composite, trajectory) that a probe belongs to, -1 where it stands alone. passes:
+    example-passes spent on them; seconds: their share of the time.
+    """
 
     family: str
     probes: Images
     targets: Labels
+    groups: Labels
     passes: int
     seconds: float
 
@@ -93,6 +98,7 @@ class Maker:
         started = time.monotonic()
         made = make_probes(owner.path, options, progress=self.progress)
         seconds = time.monotonic() - started
+        groups = np.full(len(made.images), -1, np.int64) if made.groups is None else made.groups
         for number, family in enumerate(families):
             rows = made.family == number
             place = self._place(owner, family, screens)
@@ -101,6 +107,7 @@ class Maker:
                 temporary,
                 probes=made.images[rows],
                 targets=made.targets[rows],
+                groups=groups[rows],
                 passes=made.passes[number],
                 seconds=seconds * made.passes[number] / max(1, sum(made.passes)),
             )
@@ -132,7 +139,8 @@ class Maker:
 
 def _read(family: str, place: Path) -> Made:
     with np.load(place, allow_pickle=False) as file:
-        return Made(family, file["probes"], file["targets"], int(file["passes"]), float(file["seconds"]))
+        passes, seconds = int(file["passes"]), float(file["seconds"])
+        return Made(family, file["probes"], file["targets"], file["groups"], passes, seconds)
 
 
 def code_of(family: str) -> str:

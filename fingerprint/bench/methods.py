@@ -1,12 +1,12 @@
 """What the benchmark compares: each single family, published baselines, and the combination.
 
-A method is a list of families and a statistic over their panels. Baselines are our reconstructions from the papers; AKH
-is natural probes without any screening.
+A method is a list of families and a statistic over their panels. Baselines are our reconstructions from the papers;
+their probes are made without screening nets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,13 @@ from numpy.typing import NDArray
 
 from fingerprint.bench.combine import Cohort, combined
 from fingerprint.bench.panel import Panel
+from fingerprint.decision.relations import (
+    all_pairs,
+    decision_distance,
+    repeated_transitions,
+    sample_correlation,
+    sample_correlation_of_labels,
+)
 from fingerprint.decision.statistics import correlation, fisher_z
 
 Scores = NDArray[np.float64]
@@ -48,11 +55,55 @@ def output_correlation(panels: Sequence[Panel], cohort: Cohort) -> Scores:
     return np.asarray(found.mean(axis=0))
 
 
+def sac(panels: Sequence[Panel], cohort: Cohort) -> Scores:
+    """SAC (NeurIPS 2022) of the soft outputs, (M,)."""
+    (panel,) = panels
+    assert panel.outputs is not None  # noqa: S101  (as above)
+    return _each(sample_correlation(panel.responses, outputs) for outputs in panel.outputs)
+
+
+def sac_of_labels(panels: Sequence[Panel], cohort: Cohort) -> Scores:
+    """SAC with labels alone, (M,)."""
+    (panel,) = panels
+    return _each(sample_correlation_of_labels(panel.targets, labels) for labels in panel.labels)
+
+
+def model_diff(panels: Sequence[Panel], cohort: Cohort) -> Scores:
+    """ModelDiff (ISSTA 2021) over neighbouring probes, (M,). Needs soft outputs."""
+    (panel,) = panels
+    assert panel.outputs is not None  # noqa: S101  (as above)
+    pairs = all_pairs(panel.groups if (panel.groups >= 0).any() else None, len(panel.targets))
+    return _each(decision_distance(panel.responses, outputs, pairs) for outputs in panel.outputs)
+
+
+def transitions(panels: Sequence[Panel], cohort: Cohort) -> Scores:
+    """Repeated label changes along trajectories (ADV-TRA, NeurIPS 2024), (M,)."""
+    (panel,) = panels
+    return _each(repeated_transitions(panel.targets, labels, panel.groups) for labels in panel.labels)
+
+
+def _each(values: Iterable[float | None]) -> Scores:
+    return np.array([-1.0 if value is None else value for value in values])
+
+
+# name, family, statistic, soft outputs: reconstructions from the papers, without our screening and statistics
+BASELINES: tuple[tuple[str, str, Statistic, bool], ...] = (
+    ("AKH", "natural", match_rate, False),
+    ("SAC-like", "natural", sac_of_labels, False),
+    ("SAC-like, soft outputs", "natural", sac, True),
+    ("ModelDiff-like, soft outputs", "natural", model_diff, True),
+    ("IPGuard-like", "boundary", match_rate, False),
+    ("IrisFP-like", "composite", match_rate, False),
+    ("ADV-TRA-like", "trajectory", transitions, False),
+)
+
+
 def methods(families: Sequence[str], combination: Sequence[str]) -> list[Method]:
     """Every single family by match rate and by soft outputs, the baselines, and the combination of some families."""
     found = [Method(name, (name,), match_rate) for name in families]
     found += [Method(f"{name}, soft outputs", (name,), output_correlation, soft=True) for name in families]
-    if "natural" in families:
-        found.append(Method("AKH", (UNSCREENED + "natural",), match_rate))
+    for name, family, statistic, soft in BASELINES:
+        if family in families:
+            found.append(Method(name, (UNSCREENED + family,), statistic, soft))
     found.append(Method("combined", tuple(combination), combined, combines=True))
     return found

@@ -22,6 +22,7 @@ class Panel:
         responses: (N, K) the owner's outputs.
         labels: (M, N) labels that the models give.
         outputs: (M, N, K) their outputs, or None where labels are all that may be used.
+        groups: (N,) number of the group that a probe belongs to, -1 where it stands alone.
     """
 
     family: str
@@ -29,6 +30,7 @@ class Panel:
     responses: Floats
     labels: NDArray[np.int64]
     outputs: Floats | None
+    groups: Labels
 
     def take(self, probes: Index) -> Panel:
         """The same with some of the probes."""
@@ -38,7 +40,21 @@ class Panel:
             responses=self.responses[probes],
             labels=self.labels[:, probes],
             outputs=None if self.outputs is None else self.outputs[:, probes],
+            groups=self.groups[probes],
         )
+
+    def some(self, wanted: int, rng: np.random.Generator) -> Panel:
+        """The same with at most so many of the probes, drawn at random; groups stay whole."""
+        if wanted >= len(self.targets):
+            return self
+        order = rng.permutation(len(self.targets))
+        numbers = np.where(self.groups < 0, -1 - np.arange(len(self.groups)), self.groups)
+        chosen: list[int] = []
+        for number in dict.fromkeys(numbers[order].tolist()):
+            members = np.nonzero(numbers == number)[0].tolist()
+            if len(chosen) + len(members) <= wanted:
+                chosen += members
+        return self.take(np.sort(np.array(chosen, np.int64)))
 
     def hard(self) -> Panel:
         """The same with labels only."""

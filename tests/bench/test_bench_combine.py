@@ -29,7 +29,7 @@ class World:
     def panel(self, suspects: list[float], usual: float = 0.5) -> Panel:
         labels = [self.model(self.rate) for _ in range(REFERENCES)] + [self.model(s, usual) for s in suspects]
         responses = np.eye(CLASSES, dtype=np.float32)[self.targets]
-        return Panel("family", self.targets, responses, np.stack(labels), None)
+        return Panel("family", self.targets, responses, np.stack(labels), None, np.full(PROBES, -1))
 
 
 def cohort(suspects: int) -> Cohort:
@@ -75,16 +75,16 @@ def test_references_are_measured_without_their_own_author() -> None:
     panel = world.panel([0.2])
     labels = panel.labels.copy()
     labels[1] = labels[0]  # the two models of author-0 are twins
-    twins = Panel("family", panel.targets, panel.responses, labels, None)
+    twins = Panel("family", panel.targets, panel.responses, labels, None, panel.groups)
     changed = labels.copy()
     changed[1] = (labels[0] + 1) % CLASSES
-    apart = Panel("family", panel.targets, panel.responses, changed, None)
+    apart = Panel("family", panel.targets, panel.responses, changed, None, panel.groups)
     assert evidence(twins, cohort(1))[0] == pytest.approx(evidence(apart, cohort(1))[0])
 
 
 def test_suspects_do_not_calibrate() -> None:
     panel = World(6).panel([1.0, 0.3, 0.9])
-    few = Panel("family", panel.targets, panel.responses, panel.labels[: REFERENCES + 2], None)
+    few = Panel("family", panel.targets, panel.responses, panel.labels[: REFERENCES + 2], None, panel.groups)
     assert np.allclose(combined([panel], cohort(3))[: REFERENCES + 2], combined([few], cohort(2)))
 
 
