@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What the flags say besides how to verify. `known`: reuse the verdicts of earlier runs."""
+    """What the flags say besides how to verify. `known`: reuse the verdicts of earlier runs.
+
+    show_probes: reports show them, and their files are private.
+    """
 
     against: Sequence[str]
     keys: Sequence[Path]
@@ -28,6 +31,7 @@ class Request:
     known: bool
     fail_on: FailOn
     expect: Expect | None = None
+    show_probes: bool = False
 
 
 def finding(result: Result) -> Finding:

@@ -20,7 +20,20 @@ from fingerprint.report.text import printable
 if TYPE_CHECKING:
     from typer.core import TyperCommand
 
-VERBS = ("keygen", "create", "calibrate", "verify", "audit", "derive", "bench", "probes", "store", "doctor", "plugins")
+VERBS = (
+    "keygen",
+    "create",
+    "calibrate",
+    "verify",
+    "audit",
+    "report",
+    "derive",
+    "bench",
+    "probes",
+    "store",
+    "doctor",
+    "plugins",
+)
 
 
 class VerbGroup(TyperGroup):

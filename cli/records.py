@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cli.access import Selection, open_for_results, select
 from fingerprint import __version__
-from fingerprint.errors import StoreError
+from fingerprint.errors import NotFound, StoreError
 from store.home import Home
-from store.rows import ResultRow, RunKind
+from store.rows import ResultRow, RunKind, RunRow
 
 if TYPE_CHECKING:
     from fingerprint.api.results import Result
@@ -90,6 +90,21 @@ class Records:
         """Write what is left, and record that the run ended. Does not wait: `run` and `close` do."""
         self._flush()
         self._post(lambda: self._write(lambda: self._database.finish_run(self._run or "")))
+
+    def signers(self, identity: str) -> tuple[str, ...]:
+        """The key ids of a record's signers; none where it came from a file and is not in the database."""
+
+        def look() -> tuple[str, ...]:
+            try:
+                return self._database.find(identity).key_ids
+            except NotFound:
+                return ()
+
+        return self._call(look)
+
+    def row(self) -> RunRow | None:
+        """The run as the database keeps it, or None where it could not be recorded."""
+        return self._call(lambda: self._database.run(self._run) if self._on and self._run else None)
 
     @property
     def run(self) -> str | None:

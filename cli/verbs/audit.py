@@ -46,6 +46,7 @@ def audit(
     no_cache: flags.NoCache = False,
     threads: flags.Threads = 0,
     verbose: flags.Verbose = False,
+    show_probes: flags.ShowProbes = False,
     *,
     common: flags.Common,
 ) -> None:
@@ -61,11 +62,22 @@ def audit(
       fingerprint audit uploads/ --fail-on inconclusive -f jsonl
     """
     from cli.comparing import Request
+    from cli.reporting import wanted
     from cli.terminal import Terminal
     from fingerprint.api.audit import AuditOptions
     from fingerprint.api.verify import VerifyOptions
 
-    request = Request(against or (), key or (), common.db, common.targets(), verbose, not no_cache, fail_on)
+    request = Request(
+        against or (),
+        key or (),
+        common.db,
+        common.targets(),
+        verbose,
+        not no_cache,
+        fail_on,
+        show_probes=show_probes,
+    )
+    wanted(request.targets, show_probes=show_probes)
     options = VerifyOptions(
         alpha=alpha,
         calibration=calibration.value,
@@ -92,13 +104,13 @@ def _audit(sources: Sequence[str], options: AuditOptions, request: Request, term
     artifacts = _artifacts(sources)
     with (
         Records(home, request.db, terminal, create=bool(request.against)) as records,
-        Reports(request.targets, verbose=request.verbose) as reports,
+        Reports(request.targets, verbose=request.verbose, private=request.show_probes) as reports,
     ):
         selection = records.select(request.against, trusted_keys(home, request.keys))
         records.begin("audit", comparing.parameters(sources, selection, options.verify), now=True)
         known = records.known if request.known else None
         audited = _Audit(selection, options, records, reports, terminal)
-        return audited.run(artifacts, known, request.fail_on)
+        return audited.run(artifacts, known, request)
 
 
 class _Audit:
@@ -111,7 +123,7 @@ class _Audit:
         self.records, self.reports, self.terminal = records, reports, terminal
         self.results: list[Result] = []
 
-    def run(self, artifacts: Iterable[Artifact], known: Known | None, fail_on: FailOn) -> int:
+    def run(self, artifacts: Iterable[Artifact], known: Known | None, request: Request) -> int:
         """Examine everything, or as much as there was time for."""
         from cli import comparing
         from cli.exits import exit_code
@@ -124,8 +136,8 @@ class _Audit:
         if not self.results and not partial:
             self.terminal.note("There is no model in these places: nothing was examined.")
         final, correction = correct(self.results, self.options.verify.alpha)
-        self._finish(final, vars(correction), partial=partial)
-        return exit_code([comparing.finding(r) for r in final], fail_on, partial=partial)
+        self._finish(final, vars(correction), request, partial=partial)
+        return exit_code([comparing.finding(r) for r in final], request.fail_on, partial=partial)
 
     def _collect(self, found: Generator[Result]) -> bool:
         """Take results as they come; whether all of them came."""
@@ -141,11 +153,16 @@ class _Audit:
             found.close()
         return True
 
-    def _finish(self, final: Sequence[Result], correction: dict[str, object], *, partial: bool) -> None:
+    def _finish(
+        self, final: Sequence[Result], correction: dict[str, object], request: Request, *, partial: bool
+    ) -> None:
+        from cli.reporting import after
         from fingerprint.report.interface import Summary
 
         self.records.finish()
         summary = Summary("audit", run=self.records.run, correction=correction, partial=partial)
+        compared = self.selection.fingerprints
+        summary = after(summary, final, compared, request, self.records, self.terminal)
         self.reports.finish([r.to_dict() for r in final], summary)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal, Self
 
 from fingerprint.decision.verdict import Verdict
 
@@ -84,9 +85,24 @@ class Result:
     def with_lineage(self, lineage: Literal["derived", "unrelated", "inconclusive"], reason: str) -> Result:
         """The same evidence with the lineage that holds after correction."""
         if self.stored_verdict is not None:
-            return replace(self, stored_verdict={**self.stored_verdict, "lineage": lineage, "reason": reason})
+            changed = {"lineage": lineage, "reason": reason, "explanation": reason}
+            return replace(self, stored_verdict=self.stored_verdict | changed)
         assert self.verdict is not None  # noqa: S101  (only decided results are corrected)
         return replace(self, verdict=replace(self.verdict, lineage=lineage, reason=reason, explanation=""))
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any], settings_sha256: str | None = None) -> Self:
+        """The result of a row that `to_dict` made."""
+        return cls(
+            Suspect(**row["suspect"]),
+            FingerprintRef(**row["fingerprint"]),
+            row["status"],
+            row["reason"],
+            cached=row["cached"],
+            adaptation=row["adaptation"],
+            stored_verdict=row["verdict"],
+            settings_sha256=settings_sha256,
+        )
 
     def to_dict(self) -> dict[str, object]:
         """The row of the JSON contract (DESIGN section 9)."""

@@ -26,7 +26,7 @@ def _calibration(field: str) -> Callable[[Row], Any]:
 
 def _families(row: Row) -> str | None:
     families = (row["verdict"] or {}).get("families")
-    return dumps(list(families)) if families else None
+    return dumps([dict(sorted(family.items())) for family in families]) if families else None
 
 
 COLUMNS: dict[str, tuple[Type, Callable[[Row], Any]]] = {

@@ -32,13 +32,22 @@ class MarkdownReport(Report):
         return "\n\n".join(parts) + "\n"
 
 
+SPECIAL = re.compile(
+    r"[\\`*{}\[\]#|~$]"  # anywhere
+    r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis, which inside a word it is not
+    r"|^[-+=>]|(?<=^\d)[.)]|(?<=^\d\d)[.)]|(?<=^\d{3})[.)]|(?<=^\d{4})[.)]"  # lists, quotes and headings
+    r"|<(?=[a-zA-Z/!?])|&(?=[#\w]+;)"  # HTML
+    r"|:(?=//)|(?<=www)\.|:(?=[\w+-]+:)",  # links and pictograms of services
+    re.IGNORECASE,
+)
+
+
 def escape(text: str) -> str:
     """`text` as it is: nothing in it means anything to Markdown, to HTML, or to a service that links names.
 
     The empty comment after an @ keeps services from notifying whoever is called so.
     """
-    shown = re.sub(r"([\\`*_{}\[\]()#+\-.!|~=:/$^])", r"\\\1", printable(text))
-    return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "@<!-- -->")
+    return SPECIAL.sub(r"\\\g<0>", printable(text).strip()).replace("@", "@<!-- -->")
 
 
 def _head(rows: Sequence[Row], summary: Summary) -> list[str]:

@@ -42,8 +42,8 @@ def gallery(manifest: Manifest, payload: Payload, answers: Mapping[str, Sequence
     mean something else than the owner's, and no probe is called a match.
     """
     asked = _asked(answers, len(payload.targets))
+    numbers = shown(answers, len(payload.targets))
     comparable = sum(label == int(payload.targets[probe]) for probe, label in asked.items()) == matches
-    numbers = list(asked) if asked else list(range(len(payload.targets)))
     pictures = tuple(
         Picture(
             number=number,
@@ -53,9 +53,16 @@ def gallery(manifest: Manifest, payload: Payload, answers: Mapping[str, Sequence
             suspect=asked.get(number),
             same=asked[number] == int(payload.targets[number]) if comparable and number in asked else None,
         )
-        for number in sorted(numbers)[:SHOWN]
+        for number in numbers
     )
-    return Gallery(pictures, max(0, len(numbers) - SHOWN), max(payload.probes.shape[1:3]) > LARGEST)
+    return Gallery(
+        pictures, (len(asked) or len(payload.targets)) - len(numbers), max(payload.probes.shape[1:3]) > LARGEST
+    )
+
+
+def shown(answers: Mapping[str, Sequence[int]] | None, count: int) -> list[int]:
+    """Numbers of the probes shown, out of `count`: the first `SHOWN` of those asked (of all, where that is unknown)."""
+    return sorted(_asked(answers, count) or range(count))[:SHOWN]
 
 
 def _asked(answers: Mapping[str, Sequence[int]] | None, count: int) -> dict[int, int]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fingerprint import __version__
 from fingerprint.report import words
 from fingerprint.report.html.glossary import GLOSSARY
+from fingerprint.report.html.pictures import shown
 from fingerprint.report.html.rows import COLUMNS, data, line
 from fingerprint.report.html.view import section
 from fingerprint.report.interface import Report, Row, Summary
@@ -33,7 +34,7 @@ class HtmlReport(Report):
 
     def finish(self, rows: Sequence[Row], summary: Summary) -> str:
         """See `Report.finish`."""
-        ordered = sorted(rows, key=lambda row: words.ORDER.index(words.kind(row)))
+        ordered = _ordered(rows)
         sections = [section(r, i, summary, pictures=i < GALLERIES) for i, r in enumerate(ordered[:SECTIONS])]
         template, style, script = _parts()
         from markupsafe import Markup
@@ -57,6 +58,22 @@ class HtmlReport(Report):
             style_hash=_hash(style),
             script_hash=_hash(script),
         )
+
+
+def shown_probes(rows: Sequence[Row], summary: Summary) -> dict[str, set[int]]:
+    """Fingerprint id -> the numbers of the probes that the page will show."""
+    found: dict[str, set[int]] = {}
+    for row in _ordered(rows)[:GALLERIES]:
+        identity = row["fingerprint"]["id"]
+        view = summary.records.get(identity or "")
+        if view is not None and view.payload is not None:
+            answers = summary.answers.get((row["suspect"]["path"], identity))
+            found.setdefault(identity, set()).update(shown(answers, len(view.payload.targets)))
+    return found
+
+
+def _ordered(rows: Sequence[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: words.ORDER.index(words.kind(row)))
 
 
 @cache

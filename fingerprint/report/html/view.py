@@ -74,7 +74,7 @@ def section(row: Row, number: int, summary: Summary, *, pictures: bool) -> Secti
         gallery=_gallery(row, view, summary) if pictures else None,
         more=[
             (printable(key.replace("_", " ")), shown(value))
-            for key, value in verdict.items()
+            for key, value in sorted(verdict.items())
             if key not in KNOWN and value
         ],
         suspect=_suspect(row),
@@ -87,7 +87,7 @@ def section(row: Row, number: int, summary: Summary, *, pictures: bool) -> Secti
 def shown(value: object) -> str:
     """Any JSON value in one line of words."""
     if isinstance(value, Mapping):
-        return "; ".join(f"{printable(str(k))}: {shown(v)}" for k, v in value.items() if v is not None)
+        return "; ".join(f"{printable(str(k))}: {shown(v)}" for k, v in sorted(value.items()) if v is not None)
     if isinstance(value, list | tuple):
         return ", ".join(shown(v) for v in value)
     return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
@@ -137,7 +137,9 @@ def _suspect(row: Row) -> Facts:
     suspect, adaptation = row["suspect"], row.get("adaptation") or {}
     facts = [(label, printable(suspect[key])) for label, key in _SUSPECT if suspect.get(key)]
     facts += [
-        (printable(key.replace("_", " ")).capitalize(), shown(value)) for key, value in adaptation.items() if value
+        (printable(key.replace("_", " ")).capitalize(), shown(value))
+        for key, value in sorted(adaptation.items())
+        if value
     ]
     return facts + ([("Verdict", "from an earlier run with the same settings")] if row["cached"] else [])
 
