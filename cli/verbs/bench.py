@@ -102,7 +102,6 @@ def bench(
     from fingerprint.errors import UsageError
 
     wanted = common.targets()
-    budgets = _numbers(queries)
     if not owner and (unrelated or data or held_out or how):
         raise UsageError("--unrelated, --data, --held-out and --how need an --owner")
     spin_briefly()
@@ -112,7 +111,7 @@ def bench(
     options = Options(
         split_families(families),
         split_families(combination),
-        budgets,
+        _numbers(queries),
         screen,
         build=only is not Only.judge,
         threads=threads,

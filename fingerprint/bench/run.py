@@ -18,6 +18,7 @@ from fingerprint.bench.splits import Splits
 from fingerprint.bench.tables import curve, family_figures, method_figures, queries_needed
 from fingerprint.bench.zoo import Member, NotMade, Zoo
 from fingerprint.errors import DataError, UsageError
+from fingerprint.probes.registry import family as family_named
 from fingerprint.progress import Progress
 
 DRAWS = 5  # choices of the probes where more are stored than asked
@@ -40,6 +41,8 @@ class Options:
     threads: int = 1
 
     def __post_init__(self) -> None:
+        for family in (*self.families, *self.combination):
+            family_named(family)
         if not self.families or not self.combination or not self.queries:
             raise UsageError("the benchmark needs at least one family, one to combine, and one budget of queries")
         if min(self.queries) < len(self.combination):

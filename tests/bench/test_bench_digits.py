@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +33,7 @@ def plan() -> Plan:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("zoo")
+    return tmp_path_factory.mktemp("zoo") / "digits-small"
 
 
 class Killed(BaseException):
@@ -97,3 +99,37 @@ def test_results(folder: Path, plan: Plan, splits: Splits, tmp_path: Path) -> No
 def test_the_same_seed_gives_the_same_figures(folder: Path, plan: Plan, splits: Splits) -> None:
     first, second = (run(plan, splits, folder, OPTIONS, Silent()) for _ in range(2))
     assert replace(first, created="") == replace(second, created="")
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    tool = Path(sys.executable).with_name("fingerprint")
+    return subprocess.run([tool, "bench", *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.e2e
+def test_the_command(folder: Path) -> None:
+    """The zoo of the tests above is found and judged."""
+    options = ("--out", str(folder.parent), "--queries", "10,30", "--screen", "1")
+    done = command(*options, "--only", "judge", "-f", "json", "-q")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["schema_version"] == 1 and found["results"]["plan"] == "digits"
+    assert all(Path(file).is_file() for file in found["files"])
+    assert {Path(file).name for file in found["files"]} >= {"results.json", "results.md", "roc.png"}
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--queries", "many"), "no list of numbers"),
+        (("--queries", "1"), "can't hold 2 families"),
+        (("--families", "nonsense"), "no probe family 'nonsense'"),
+        (("--data", "x"), "need an --owner"),
+        (("--owner", "no-such.pt2", "--data", "x"), "no such model file"),
+    ],
+)
+def test_senseless_arguments(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    done = command("--out", str(tmp_path / "out"), *arguments)
+    assert done.returncode == 2 and said in done.stderr, done
+    assert not (tmp_path / "out").exists()
