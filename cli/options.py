@@ -160,6 +160,15 @@ CalibrationKind: TypeAlias = Annotated[
     Calibration, typer.Option("--calibration", help="How the error between models is calibrated.")
 ]
 LabelOnly: TypeAlias = Annotated[bool, typer.Option("--label-only", help="Use nothing of an answer but its top label.")]
+Allow: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="TRANSFORM",
+        show_default=False,
+        help="Compression that is in order, as an upper limit: prune:magnitude:0.5. Repeatable. See: derive --help",
+    ),
+]
 NoCache: TypeAlias = Annotated[
     bool, typer.Option("--no-cache", help="Ask again, even where an earlier run has the verdict.")
 ]

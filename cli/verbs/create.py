@@ -63,6 +63,18 @@ def create(
             "--screen", metavar="N", help="Small nets to train for screening. Default: 3 where the data allow."
         ),
     ] = None,
+    certify: Annotated[
+        bool, typer.Option("--certify", help="State how large a random weight change the probes stand.")
+    ] = False,
+    integrity: Annotated[
+        int,
+        typer.Option(
+            "--integrity",
+            metavar="N",
+            help="Probes besides the budget that tell tampering from compression, such as 100. Many copies of "
+            "the model are made to calibrate them: that takes minutes.",
+        ),
+    ] = 0,
     key: flags.SigningKey = None,
     passphrase_file: flags.PassphraseFile = None,
     factory: flags.Factory = None,
@@ -81,6 +93,7 @@ def create(
     Examples:
       fingerprint create model.onnx --name my-model --reference unrelated/ --data images/
       fingerprint create model.pt2 --name my-model --spec model.json --budget 200 -f json
+      fingerprint create model.pt2 --name my-model --data images/ --integrity 100
       fingerprint create model.onnx --name my-model --replace
     """
     from cli.access import load_signing_key, open_writable
@@ -111,6 +124,8 @@ def create(
             seed=seed,
             declared_bound=declare_bound,
             screen=screen,
+            integrity=integrity,
+            certify=certify,
             factory=factory,
             allow_code=allow_code,
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cli.terminal import Terminal
     from fingerprint.api.subjects import Place
     from fingerprint.api.verify import VerifyOptions
+    from fingerprint.engine.batches import BatchFile
     from fingerprint.engine.session import WorkerPool
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -46,6 +47,7 @@ def verify(
     ] = None,
     fail_on: Annotated[FailOn, typer.Option("--fail-on", help="The least finding that gives exit 1.")] = FailOn.derived,
     label_only: flags.LabelOnly = False,
+    allow: flags.Allow = None,
     repeat: flags.Repeat = 1,
     sequential: flags.Sequential = None,
     cover: flags.Cover = 0.0,
@@ -82,6 +84,7 @@ def verify(
       fingerprint verify suspect.onnx
       fingerprint verify app.tflite --against my-model --data images/ -f json
       fingerprint verify release/*.onnx --expect match
+      fingerprint verify app.tflite --expect intact --allow quantize:static:int8 --allow prune:magnitude:0.5
       fingerprint verify https://host/v2/models/m --budget 100 --rate 5
       fingerprint verify my_module:predict --against my-model
       fingerprint verify --responses answers.csv
@@ -115,6 +118,7 @@ def verify(
                 calibration=calibration.value,
                 budget=budget,
                 label_only=label_only,
+                allow=allow or (),
                 spec=given,
                 data=data,
                 allow_code=allow_code,
@@ -144,6 +148,7 @@ def verify(
                 for url in urls:
                     parse(url, protocol.value if protocol else None)  # before a database is opened in vain
             records, selection = _select(stack, request, terminal)
+            pool.memory = _memory()
             if (
                 budget is None
                 and not sequential
@@ -177,6 +182,13 @@ def _select(stack: ExitStack, request: Request, terminal: Terminal) -> tuple[Rec
     home = Home.default()
     records = stack.enter_context(Records(home, request.db, terminal, create=bool(request.against)))
     return records, records.select(request.against, trusted_keys(home, request.keys))
+
+
+def _memory() -> BatchFile:
+    from fingerprint.engine.batches import BatchFile
+    from store.home import Home
+
+    return BatchFile(Home.default().batches)
 
 
 def _verify(

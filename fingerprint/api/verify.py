@@ -63,6 +63,10 @@ class VerifyOptions:
     remote: RemoteOptions = field(default_factory=RemoteOptions)
 
     def __post_init__(self) -> None:
+        if self.allow:
+            from fingerprint.transforms.derive import parse_how, spell
+
+            object.__setattr__(self, "allow", tuple(spell(parse_how(text)) for text in self.allow))
         if not 0.0 < self.alpha < 1.0:
             raise UsageError(f"alpha is {self.alpha}; a probability between 0 and 1 is needed")
         if self.budget is not None and self.budget < 1:

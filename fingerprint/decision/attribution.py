@@ -93,7 +93,7 @@ class Attributor:
         scores = self._discriminant.scores((features - self._centre) / self._scale)[0]
         probabilities = _softmax(scores[None] / self._temperature)[0]
         best = int(probabilities.argmax())
-        shown = {kind: round(float(p), 4) for kind, p in zip(self.kinds, probabilities, strict=True)}
+        shown: dict[str, float] = {kind: round(float(p), 4) for kind, p in zip(self.kinds, probabilities, strict=True)}
         if -scores.max() > self._farthest:
             return Attribution(None, shown, self.accuracy, "It answers unlike every copy that the record knows.")
         if probabilities[best] < LIKELY:
