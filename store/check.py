@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from fingerprint.errors import FingerprintError
 from store import exposures, timestamps
-from store.blobs import DataKeys, TensorFiles, is_temporary
+from store.blobs import TensorFiles, is_temporary
 from store.check_envelopes import check_envelopes
 from store.connection import Connection, migrations_digest
+from store.data_keys import DataKeys
 from store.index import COLUMNS, all_rows
 from store.migrations import expected_schema, schema_of
 from store.problems import Problem, warning

@@ -209,7 +209,7 @@ def heavier(z):
 
 def fitted(values, authors, floor):
     """The tail of a fitted random-effects law: its 95 % upper limit, by simulation, as a function of a value."""
-    groups = {}
+    groups: dict[object, list[float]] = {}
     for i, (value, author) in enumerate(zip(values, authors)):
         groups.setdefault(author if author is not None else i, []).append(value)
     sets = list(groups.values())

@@ -12,23 +12,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from fingerprint.errors import Tampered
+from fingerprint.errors import NotFound, StoreError, Tampered
 from fingerprint.limits import DEFAULT, Limits
 from store import envelopes, exposures, index, ledger, statements
 from store import runs as run_table
 from store.blobs import TensorFiles
 from store.connection import Connection, connect, read_only
-from store.data_keys import DataKeys
+from store.data_keys import Ask, DataKeys
 from store.home import Home
 from store.index import Rows
 from store.rows import FingerprintRow, ResultRow, RunKind, RunRow, describe
 
 if TYPE_CHECKING:
-    from store.audits import Audits
     from fingerprint.record import Fingerprint, Manifest
+    from store.audits import Audits
     from store.exposures import ExportRow, Exposed
     from store.keys import Keys, Signer
+    from store.ledger import Entry
+    from store.merge import Merged
+    from store.predicates import Checkpoint
     from store.problems import Problem
+    from store.rebuild import Rebuilt
     from store.sealing import Sealed
 
     Problems: TypeAlias = list[Problem]  # `list` is a method in the class below
@@ -37,8 +41,10 @@ if TYPE_CHECKING:
     Envelopes: TypeAlias = list[str]
     Signed: TypeAlias = dict[str, bytes]
     Responses: TypeAlias = list[bytes]
+    Entries: TypeAlias = list[Entry]
+    Removed: TypeAlias = list[Path]
 
-AddKind: TypeAlias = Literal["create", "import", "merge"]
+AddKind: TypeAlias = Literal["create", "import"]
 
 
 class Database:
@@ -48,19 +54,27 @@ class Database:
     that is full or fails); methods that write may raise `DatabaseReadOnly`.
     """
 
-    def __init__(self, connection: Connection, home: Home, limits: Limits = DEFAULT) -> None:
+    def __init__(self, connection: Connection, home: Home, limits: Limits = DEFAULT, ask: Ask | None = None) -> None:
         self._connection = connection
         self._limits = limits
         self._tensors = TensorFiles.beside(connection.path, limits)
-        self._data_keys = DataKeys(home.secrets, limits)
+        self.data_keys = DataKeys(home.secrets, limits, ask)
         self.path = connection.path
         self.home = home
 
     @classmethod
     def open(
-        cls, path: Path, home: Home, readonly: bool = False, create: bool = True, limits: Limits = DEFAULT
+        cls,
+        path: Path,
+        home: Home,
+        readonly: bool = False,
+        create: bool = True,
+        limits: Limits = DEFAULT,
+        ask: Ask | None = None,
     ) -> Database:
         """Open `path`. With `readonly`, a database that does not exist reads as empty, and nothing is created.
+
+        `ask` gives what opens the lock of the data keys, when a probe is first needed.
 
         Raises:
             NotFound: it does not exist, and neither `create` nor `readonly` is set.
@@ -69,7 +83,7 @@ class Database:
             Tampered: the file is no database, or damaged.
             StoreError: not a fingerprint database, written by a newer release, or on a network file system.
         """
-        return cls(connect(path.resolve(), readonly=readonly, create=create, limits=limits), home, limits)
+        return cls(connect(path.resolve(), readonly=readonly, create=create, limits=limits), home, limits, ask)
 
     def close(self) -> None:
         """Close the connection."""
@@ -102,7 +116,7 @@ class Database:
         self._require_free(row, replace)
         self._tensors.write(sealed.tensors)
         if sealed.data_key is not None:
-            self._data_keys.write(row.tensors_sha256, sealed.data_key)
+            self.data_keys.write(row.tensors_sha256, sealed.data_key)
         with self._connection.transaction():
             existing = self._require_free(row, replace)
             if existing is not None:
@@ -126,6 +140,10 @@ class Database:
     def latest(self) -> Rows:
         """The latest version of every name."""
         return index.latest_rows(self._connection)
+
+    def latest_of(self, name: str) -> FingerprintRow | None:
+        """The latest version of a name, or None where it is free."""
+        return next(reversed(index.by_name(self._connection, name)), None)
 
     def find(self, text: str) -> FingerprintRow:
         """Resolve an id, a name (its latest version) or the start of an id (4 digits or more).
@@ -151,7 +169,7 @@ class Database:
         """
         from store.records import verify_row
 
-        return verify_row(row, self.envelope(row), keys)
+        return verify_row(row, self.envelope(row), self._timed(keys))
 
     def load(self, row: FingerprintRow, keys: Keys) -> Fingerprint:
         """A whole record, after checking all of it.
@@ -175,10 +193,10 @@ class Database:
         from store.sealing import Sealed, check_ciphertext
 
         envelope = self.envelope(row)
-        manifest = verify_row(row, envelope, keys)
+        manifest = verify_row(row, envelope, self._timed(keys))
         tensors = self._tensors.read(row.tensors_sha256)
         check_ciphertext(manifest, tensors)
-        return Sealed(row.id, envelope, tensors, self._data_keys.read(row.tensors_sha256), manifest, row.key_ids)
+        return Sealed(row.id, envelope, tensors, self.data_keys.read(row.tensors_sha256), manifest, row.key_ids)
 
     def export(self, row: FingerprintRow, out: Path, include_secrets: bool = False, keys: Keys | None = None) -> None:
         """Write a record to one file, after checking it against `keys` (default: the trusted ones).
@@ -313,8 +331,124 @@ class Database:
 
         return Audits(self._connection)
 
+    def _timed(self, keys: Keys) -> Keys:
+        """`keys`, with the timestamps that are kept here, where a key was revoked and they may matter."""
+        from store.trust import Trust
+
+        if not isinstance(keys, Trust) or not keys.revoked:
+            return keys
+        from store import timestamps
+
+        authorities = timestamps.trusted(self.home.authorities)
+        return keys.with_times(lambda envelope: timestamps.earliest(self._connection, envelope, authorities))
+
+    def page(self, limit: int) -> Rows:
+        """The first `limit` versions by name and version."""
+        return index.page(self._connection, limit)
+
+    def count(self) -> int:
+        """How many versions of all names there are."""
+        return index.count(self._connection)
+
+    def has_data_key(self, row: FingerprintRow) -> bool:
+        """Whether the key that opens a record's probes is on this machine; it is not tried."""
+        return self.data_keys.stored(row.tensors_sha256) is not None
+
+    def sign_run(self, run_id: str, signers: Sequence[Signer]) -> Envelopes:
+        """Sign a run that ended earlier; returns the digests of the envelopes. Raises NotFound, StoreError."""
+        return statements.sign_run(self._connection, run_id, signers)
+
+    def add_timestamp(self, envelope_sha256: str, response: bytes) -> str:
+        """Keep an RFC 3161 response over a stored envelope, which the caller checked. Returns its digest."""
+        from store import timestamps
+
+        return timestamps.insert(self._connection, envelope_sha256, response)
+
+    def add_key_event(self, key_id: str, action: str, envelope: bytes | None = None) -> None:
+        """Record that a key was made, rotated or revoked."""
+        if envelope is None:
+            with self._connection.transaction():
+                ledger.append(self._connection, "key", key_id, {"action": action})
+            return
+        from store.predicates import KEY_EVENT
+
+        statements.add(self._connection, "key", key_id, envelope, KEY_EVENT, action=action)
+
+    def reveal(
+        self, record: Fingerprint, indices: Sequence[int], audience: str, signers: Sequence[Signer], out: Path
+    ) -> str:
+        """Burn probes and write them to a folder with signed proofs; returns the digest of the statement."""
+        from store import reveals
+
+        envelope = self.read_envelope(str(record.id))
+        return reveals.reveal(self._connection, record, envelope, indices, audience, signers, out)
+
+    def entries(self, limit: int = 50) -> Entries:
+        """The last entries of the ledger, oldest first."""
+        return ledger.latest(self._connection, limit)
+
+    def checkpoint(self, signers: Sequence[Signer]) -> bytes:
+        """Sign where the ledger stands; returns the envelope, which is stored too."""
+        from store import checkpoints
+
+        return checkpoints.make(self._connection, signers)
+
+    def compare_checkpoint(self, checkpoint: Checkpoint) -> int:
+        """How many entries came since a checkpoint. Raises HistoryDiverged."""
+        from store import checkpoints
+
+        return checkpoints.compare(self._connection, checkpoint)
+
+    def backup(self, out: Path, *, include_secrets: bool = False) -> int:
+        """Copy the database while it is in use, and what lies beside it; returns the number of records."""
+        from store.backup import backup
+
+        return backup(self._connection, self._tensors, self.data_keys, out, include_secrets=include_secrets)
+
+    def merge(self, path: Path, keys: Keys, *, replacing: bool = False) -> Merged:
+        """Take over what another database holds, after a full check of it.
+
+        Raises:
+            Tampered: the other does not pass its check.
+            NameTaken: a name stands for unrelated records in the two, and `replacing` is not set.
+        """
+        from store.backup import SECRETS
+        from store.merge import Source, merge
+
+        if not path.exists():
+            raise NotFound(f"there is no database {path}")
+        if path.resolve() == self.path:
+            raise StoreError("a database can't be merged into itself")
+        beside = Home(path.resolve().parent).secrets
+        given = path.resolve().with_name(path.name + SECRETS)
+        with Database.open(path, Home(path.resolve().parent), readonly=True, limits=self._limits) as other:
+            wrong = [p for p in other._check_without_secrets(keys) if p.kind == "error"]
+            if wrong:
+                raise Tampered(f"{path} does not hold: {wrong[0].subject}: {wrong[0].message}")
+            data_keys = DataKeys(given if given.is_dir() else beside, self._limits)
+            source = Source(other._connection, other._tensors, data_keys)
+            return merge(self._connection, self._tensors, self.data_keys, source, replacing=replacing)
+
+    def rebuild(self, keys: Keys) -> Rebuilt:
+        """Make every index anew from the signed envelopes and the ledger. Raises EvidenceError."""
+        from store.rebuild import rebuild
+
+        return rebuild(self._connection, self._timed(keys))
+
+    def collect(self) -> Removed:
+        """Remove files that belong to no record: what killed writes left behind. Returns their paths."""
+        from store.orphans import collect
+
+        return collect(self._connection, self._tensors, self.data_keys)
+
     def check(self, keys: Keys) -> Problems:
         """Look at every stored byte. No problem of kind "error" means that all evidence holds."""
         from store.check import check
 
-        return [*check(self._connection, self._tensors, self._data_keys, keys)]
+        return [*check(self._connection, self._tensors, self.data_keys, self._timed(keys))]
+
+    def _check_without_secrets(self, keys: Keys) -> Problems:
+        from store.check import check
+
+        nowhere = DataKeys(self.path.with_name(self.path.name + ".none"), self._limits)
+        return [*check(self._connection, self._tensors, nowhere, self._timed(keys))]

@@ -61,10 +61,11 @@ def add(connection: Connection, merkle_root: str, probes: Collection[int], place
         DatabaseReadOnly: it can't be written.
     """
     with connection.transaction():
-        _add(connection, merkle_root, probes, place)
+        add_within(connection, merkle_root, probes, place)
 
 
-def _add(connection: Connection, merkle_root: str, probes: Collection[int], place: str) -> None:
+def add_within(connection: Connection, merkle_root: str, probes: Collection[int], place: str) -> None:
+    """As `add`, for a caller that holds the write transaction."""
     fresh = set(probes) - known(connection, merkle_root).get(place, frozenset())
     if not fresh:
         return
@@ -90,7 +91,7 @@ def add_export(connection: Connection, export: ExportRow) -> None:
     """
     values: dict[str, SqlValue] = {**vars(export), "probes": compact_json(list(export.probes))}
     with connection.transaction():
-        _add(connection, export.merkle_root, export.probes, f"export {export.id[:16]}")
+        add_within(connection, export.merkle_root, export.probes, f"export {export.id[:16]}")
         if connection.rows("SELECT 1 FROM exports WHERE id = ?", (export.id,)):
             return  # the same images in the same order
         row_sha256 = row_digest("exports", values)

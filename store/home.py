@@ -58,6 +58,11 @@ class Home:
         """Folder of the data keys that open the encrypted probes."""
         return self.path / "secrets"
 
+    @property
+    def batches(self) -> Path:
+        """Cache: batch sizes that were found best."""
+        return self.path / "cache" / "batches.json"
+
     def ensure(self, folder: Path) -> Path:
         """Create the home and one of its folders, mode 0700.
 

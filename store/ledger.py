@@ -121,6 +121,12 @@ def _insert(
     return Entry(0, chain, seq, kind, subject, time, body, previous, own)
 
 
+def insert_entry(connection: Writer, entry: Entry) -> None:
+    """Keep an entry of another database's chain as it is. The caller holds the write transaction."""
+    values = (entry.chain, entry.seq, entry.kind, entry.subject, entry.time, compact_json(dict(entry.body)))
+    connection.execute(_INSERT, (*values, entry.previous, entry.hash))
+
+
 def head(connection: Writer, chain: str | None = None) -> Entry | None:
     """The last entry of a chain (default: of this database's own), or None where the ledger is empty.
 

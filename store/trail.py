@@ -15,6 +15,8 @@ from store.problems import Problem, error
 if TYPE_CHECKING:
     from store.connection import Connection
 
+RECORDS = ("create", "import")  # entries that bring a record
+
 
 @dataclass
 class RunTrail:
@@ -83,7 +85,7 @@ class Trail:
 
     def _replay(self, entry: Entry, connection: Connection) -> Iterator[Problem]:
         body, subject = entry.body, entry.subject
-        if entry.kind in ("create", "import", "merge-record"):
+        if entry.kind in RECORDS:
             self._record(subject, dict(body))
         elif entry.kind == "start":
             self.runs.setdefault(subject, RunTrail(str(body["row_sha256"])))
