@@ -149,16 +149,6 @@ def expose(
 
 def restored(row: Row) -> Result:
     """A stored row as a result again."""
-    from fingerprint.api.results import FingerprintRef, Result, Suspect
+    from fingerprint.api.results import Result
 
-    verdict = row["verdict"]
-    return Result(
-        Suspect(**row["suspect"]),
-        FingerprintRef(**row["fingerprint"]),
-        row["status"],
-        row["reason"],
-        cached=bool(row["cached"]),
-        adaptation=row.get("adaptation"),
-        stored_verdict=dict(verdict) if verdict else None,
-        answers=row.get("answers"),
-    )
+    return replace(Result.from_dict(row), answers=row.get("answers"))

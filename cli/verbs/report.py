@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from cli.terminal import Terminal
     from fingerprint.report.interface import Row, Summary
     from store.database import Database
-    from store.keys import Keys
+    from store.keys import Keys, Signer
     from store.rows import RunRow
 
 LAST = "last"
@@ -33,13 +34,28 @@ def report(
     key: flags.TrustedKeys = None,
     verbose: flags.Verbose = False,
     show_probes: flags.ShowProbes = False,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--bundle",
+            metavar="ZIP",
+            show_default=False,
+            help="Also write all evidence, with a checker, to a new file.",
+        ),
+    ] = None,
+    sign_with: Annotated[
+        Path | None,
+        typer.Option("--sign-with", metavar="FILE", show_default=False, help="Private key that signs the bundle."),
+    ] = None,
+    passphrase_file: flags.PassphraseFile = None,
     *,
     common: flags.Common,
 ) -> None:
     """Show a stored run again, in any format.
 
     Nothing is asked again. Stored rows and the signatures of the records are checked; an audit is corrected for the
-    number of its tests as it was.
+    number of its tests as it was. A bundle is a zip for somebody else: envelopes, keys, timestamps, revealed probes,
+    this report, and a small program that checks them offline.
 
     \b
     Examples:
@@ -47,8 +63,9 @@ def report(
       fingerprint report last -o html=report.html
       fingerprint report 20261123T093000-1a2b3c4d -f sarif
       fingerprint report last --show-probes -o html=secret.html
+      fingerprint report last --bundle evidence.zip
     """
-    from cli.access import database_path, open_readonly, open_writable
+    from cli.access import database_path, load_signing_key, open_readonly, open_writable
     from cli.output import emit
     from cli.reporting import wanted
     from cli.terminal import Terminal
@@ -59,6 +76,8 @@ def report(
     targets = common.targets()
     if list_runs == (run is not None):
         raise UsageError("give a RUN, or --list", remedy="For example: fingerprint report last -f markdown")
+    if sign_with is not None and bundle is None:
+        raise UsageError("--sign-with goes with --bundle")
     wanted(targets, show_probes=show_probes)
     home = Home.default()
     writes = show_probes and database_path(home, common.db).exists()
@@ -68,9 +87,12 @@ def report(
             runs = database.runs()
             emit(targets, {"runs": [vars(r) for r in runs]}, lambda page: _list(runs))
             return
-        _Reporting(database, trusted_keys(home, key or ()), targets, terminal).show(
-            _find(database, run), verbose=verbose, show_probes=show_probes
-        )
+        found = _find(database, run)
+        reporting = _Reporting(database, trusted_keys(home, key or ()), targets, terminal)
+        if bundle is not None:
+            signers = [load_signing_key(home, sign_with, passphrase_file)] if sign_with else []
+            reporting.pack(found, bundle, signers)
+        reporting.show(found, verbose=verbose, show_probes=show_probes)
 
 
 class _Reporting:
@@ -102,6 +124,25 @@ class _Reporting:
                 for row in rows:
                     reports.stream(row, final=True)
             reports.finish(rows, summary)
+
+    def pack(self, run: RunRow, out: Path, signers: Sequence[Signer]) -> None:
+        """Write the evidence pack. Raises EvidenceError, StoreError."""
+        from dataclasses import replace
+
+        from cli import reporting
+        from fingerprint.report.registry import report_class
+        from store.bundle import write_bundle
+
+        rows, summary = _corrected(self.database.results(run.id), run)
+        views = reporting.stored_views(self.database, rows, self.keys, probes=False)
+        summary = replace(summary, records=views)
+        html, markdown = (str(report_class(name)().finish(rows, summary)) for name in ("html", "markdown"))
+        made = write_bundle(
+            self.database, run.id, out, html=html, markdown=markdown, keys=self.keys, signers=tuple(signers)
+        )
+        self.terminal.note(f"{made.path}: {len(made.files)} files, {made.probes} probes shown, SHA-256 {made.sha256}")
+        if not made.signed:
+            self.terminal.note("The run itself carries no signature: the bundle shows what was recorded, not by whom.")
 
 
 def _corrected(stored: Sequence[Row], run: RunRow) -> tuple[list[Row], Summary]:

@@ -6,6 +6,9 @@ import csv
 import json
 import re
 import stat
+import subprocess
+import sys
+import zipfile
 from importlib.resources import files
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -129,6 +132,26 @@ def test_senseless_arguments(tool: Tool, arguments: tuple[str, ...], said: str) 
     done = tool(*arguments)
     assert done.code == 2 and said in done.err, done
     assert not any(tool.home.glob("**/*")), "a failed run made something"
+
+
+def test_a_bundle_checks_itself(copied: Tool, registry: Path, tmp_path: Path) -> None:
+    assert copied("verify", registry / "a.onnx", "-q").code == 1
+    out, place = tmp_path / "evidence.zip", tmp_path / "unpacked"
+    key = copied.home / "keys" / "fingerprint.key"
+    done = copied("report", "last", "--bundle", out, "--sign-with", key)
+    assert done.code == 0 and "SHA-256" in done.err, done.err
+    with zipfile.ZipFile(out) as archive:
+        archive.extractall(place)
+    page = (place / "report.html").read_text()
+    assert "consistent with derivation" in page and "data:image" not in page
+    assert "consistent with derivation" in (place / "report.md").read_text()
+    checked = subprocess.run(
+        [sys.executable, place / "check_evidence.py", place], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    again = copied("report", "last", "--bundle", out)
+    assert again.code == 2 and "exists already" in again.err
+    assert copied("report", "last", "--sign-with", key).code == 2
 
 
 def test_no_run_yet(tool: Tool) -> None:

@@ -73,10 +73,10 @@ def _asked(answers: Mapping[str, Sequence[int]] | None, count: int) -> dict[int,
 
 
 def data_uri(image: Images) -> str:
-    """A PNG of an 8-bit image (H, W, C), as a data: URI."""
+    """A PNG of an 8-bit image (H, W, C), as a data: URI. Of unusual channels the first or the first three are shown."""
     from PIL import Image
 
-    drawn = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    drawn = Image.fromarray(image[:, :, :3] if image.shape[2] >= 3 else image[:, :, 0])
     drawn.thumbnail((LARGEST, LARGEST))
     out = BytesIO()
     drawn.save(out, "PNG", optimize=True)
