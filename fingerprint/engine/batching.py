@@ -84,9 +84,13 @@ class _WrongBatch(DegenerateModel):
 
 @dataclass
 class BatchTuner:
-    """Remembers the best batch size of each loaded model. Pass the same one again to skip the search."""
+    """Remembers the best batch size of each loaded model. Pass the same one again to skip the search.
+
+    known: what an earlier process found best for the one model that this tuner will see.
+    """
 
     most_bytes: int = _MOST_BYTES
+    known: int | None = None
     _searches: WeakKeyDictionary[LoadedModel, _Search] = field(default_factory=WeakKeyDictionary)
 
     def search(self, loaded: LoadedModel, input_bytes: int) -> _Search:
@@ -98,8 +102,16 @@ class BatchTuner:
             most = max(low, min(high or self.most_bytes, self.most_bytes // input_bytes))
             first = min(most, max(low, min(_FIRST[1], max(_FIRST[0], _FIRST_BYTES // input_bytes))))
             found = _Search(fixed or first, fixed or most, low, fixed is not None, settled=fixed is not None)
+            if self.known is not None and fixed is None:
+                found.size = found.best = max(low, min(most, self.known))
+                found.settled = True
             self._searches[loaded] = found
         return found
+
+    def found(self, loaded: LoadedModel) -> int | None:
+        """The size that the search of this model ended with; None while it goes on, or where the file fixes it."""
+        search = self._searches.get(loaded)
+        return search.best if search is not None and search.settled and not search.fixed else None
 
 
 def answer(loaded: LoadedModel, adapter: Adapter, images: Images, tuner: BatchTuner | None = None) -> Floats:

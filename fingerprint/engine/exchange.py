@@ -41,6 +41,7 @@ class SuspectSession:
         runtime: name of the runtime that executes it.
         pid: its process.
         isolation: names of the sandbox layers that the worker says hold.
+        batch: the batch size that the worker found best, None while it is looking.
     """
 
     signature: Signature
@@ -62,6 +63,7 @@ class SuspectSession:
         self.format = format
         self.runtime = server.runtime
         self.isolation: tuple[str, ...] = ()
+        self.batch: int | None = None
 
     @cached_property
     def runtime_version(self) -> str:
@@ -128,10 +130,13 @@ class SuspectSession:
         request: Header = {"op": "predict", "spec": spec.to_dict(), "shape": list(plain.shape)}  # type: ignore[dict-item]
         with self._failing(deadline, "predict"):
             protocol.send(self._socket, request, plain.data.cast("B"), deadline)
-            outputs = np.empty((len(plain), width_of(self._reply(deadline), len(plain), self._limits)), np.float32)
+            reply = self._reply(deadline)
+            outputs = np.empty((len(plain), width_of(reply, len(plain), self._limits)), np.float32)
             protocol.fill(self._socket, outputs.data.cast("B"), deadline)
         if not np.isfinite(outputs).all():
             raise DegenerateModel("it answers NaN or infinity")
+        best = reply.get("batch")
+        self.batch = best if type(best) is int and best > 0 else None
         return outputs
 
     def weights_sha256(self) -> str | None:

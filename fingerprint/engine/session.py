@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from fingerprint.engine.batches import BatchMemory
 from fingerprint.engine.exchange import SuspectSession
 from fingerprint.engine.protocol import Header
 from fingerprint.engine.sealed import SealedFile
@@ -59,6 +60,8 @@ class WorkerPool:
         self._sessions: set[SuspectSession] = set()
         self._lock = threading.RLock()
         self._closed = False
+        self._keys: dict[SuspectSession, str] = {}
+        self.memory: BatchMemory | None = None  # of batch sizes, shared by runs
 
     def prestart(self, runtime_name: str, format: str | None = None) -> None:
         """Start the worker of a runtime now, and return at once: it imports while the caller does other things.
@@ -115,8 +118,13 @@ class WorkerPool:
             "memory_bytes": self.limits.worker_memory_bytes,
             "cpu_s": self.limits.worker_cpu_s,
         }
+        key = f"{sealed.sha256} {name} {self.threads or os.cpu_count()}"
+        if self.memory is not None:
+            request["batch"] = self.memory.recall(key)
         session = self._open(name, request, sealed, format)
         session.wait_until_open()
+        with self._lock:
+            self._keys[session] = key
         return session
 
     def _open(self, name: str, request: Header, sealed: SealedFile, format: str) -> SuspectSession:
@@ -158,6 +166,9 @@ class WorkerPool:
         """A session is over; so is its server where it served that one only, or died."""
         with self._lock:
             self._sessions.discard(session)
+            key = self._keys.pop(session, None)
+            if key is not None and self.memory is not None and session.batch is not None:
+                self.memory.keep(key, session.batch)
             over = server in self._servers and (server.dead or not self._fork)
             if over:
                 self._servers.remove(server)
@@ -174,6 +185,8 @@ class WorkerPool:
             session.close()
         for server in servers:
             server.close()
+        if self.memory is not None:
+            self.memory.flush()
 
     def __enter__(self) -> Self:
         return self

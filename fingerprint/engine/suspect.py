@@ -100,7 +100,8 @@ class _Suspect:
         self._format = cast(str, request["format"])
         self._memory = cast(int, request["memory_bytes"])
         self._loaded: LoadedModel | None = None
-        self._tuner = BatchTuner()
+        known = request.get("batch")
+        self._tuner = BatchTuner(known=known if isinstance(known, int) else None)
         self._adapters: dict[InputSpec, Adapter] = {}
 
     def serve(self, held: tuple[str, ...]) -> None:
@@ -144,7 +145,8 @@ class _Suspect:
         if spec not in self._adapters:
             self._adapters[spec] = Adapter(spec, self._loaded.signature)
         outputs = answer(self._loaded, self._adapters[spec], images, self._tuner)
-        self._send({"shape": list(outputs.shape)}, np.ascontiguousarray(outputs).data.cast("B"))
+        best = self._tuner.found(self._loaded)
+        self._send({"shape": list(outputs.shape), "batch": best}, np.ascontiguousarray(outputs).data.cast("B"))
 
     def _weights(self, header: Header) -> None:
         del header
