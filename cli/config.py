@@ -29,6 +29,9 @@ REFUSED = frozenset(
         "replace",
         "overwrite",
         "debug",
+        "ray-address",  # probes are sent there
+        "checkpoint",
+        "metrics",
     }
 )
 

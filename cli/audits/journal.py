@@ -1,0 +1,158 @@
+"""The record of an audit: it remembers files, goes on where a killed one stopped, and tells what another run saw."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Self
+
+from cli.records import WRITE_EVERY_S, Records, stored
+from fingerprint import __version__
+from fingerprint.errors import StoreError
+from store.audits import Remembered
+
+if TYPE_CHECKING:
+    from fingerprint.api.auditing import Examined
+    from fingerprint.api.results import Result
+    from store.audits import Recalled
+    from store.rows import ResultRow
+
+LAST = "last"  # --since last
+
+
+class Journal(Records):
+    """`Records` of an audit. Results are stored by artifact, with how its files looked.
+
+    A lock beside the database says that the run goes on; the system drops it with the process, however it ends.
+    """
+
+    _lock: IO[bytes] | None = None
+    _question = ""
+    _next = 0  # position of the next result
+    _own: frozenset[int] = frozenset()  # artifacts whose results this run has already
+
+    def __enter__(self) -> Self:
+        return self
+
+    def open_run(self, parameters: Mapping[str, object], question: str, *, resume: bool) -> str | None:
+        """Begin a run, or go on with one of the same parameters that was killed; answers its id in that case.
+
+        Args:
+            parameters: what was asked.
+            question: see `store.audits`.
+            resume: go on with a run that did not end.
+        """
+        self._question = question
+        self._files: list[tuple[str, str, int, int]] = []
+        if resume:
+            for run in self._call(lambda: self._database.audits.unfinished(parameters, __version__)):
+                if self._locked(run):
+                    self._run = run
+                    self._next = self._call(self._position)
+                    return run
+        self.begin("audit", parameters, now=True)
+        begun = self.run
+        if begun is not None:
+            self._locked(begun)
+        return None
+
+    def _position(self) -> int:
+        return self._database.audits.next_position(self._run or "")
+
+    def _locked(self, run: str) -> bool:
+        """Take the run's lock; False where another process has it."""
+        path = self._lock_path(run)
+        try:
+            import fcntl
+
+            self._lock = path.open("wb")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (OSError, ImportError):
+            if self._lock is not None:
+                self._lock.close()
+                self._lock = None
+            return False
+        return True
+
+    def _lock_path(self, run: str) -> Path:
+        database = self._call(lambda: self._database.path)
+        return database.with_name(f"{database.name}-audit-{run}.lock")
+
+    def recall(self, asked: Sequence[tuple[str, str]]) -> list[tuple[Result, ...] | None]:
+        """Results of files that look as they did, by (name, stamp)."""
+        from fingerprint.api.results import Result
+
+        def look() -> list[Recalled | None]:
+            return self._database.audits.recall(self._question, asked, self._run)
+
+        made: list[tuple[Result, ...] | None] = []
+        for found in self._call(look):
+            if found is None:
+                made.append(None)
+                continue
+            own = found.run_id == self._run
+            rows = found.rows if own else [row | {"cached": True} for row in found.rows]
+            results = tuple(Result.from_dict(row, s) for row, s in zip(rows, found.settings, strict=True))
+            if own:
+                self._own |= {id(results)}
+            made.append(results)
+        return made
+
+    def add_examined(self, examined: Examined, closed: Sequence[Result]) -> None:
+        """Record an artifact's results, and those for fingerprints that can't be opened here."""
+        if id(examined.results) in self._own:
+            self._own -= {id(examined.results)}
+            return
+        if examined.stamp is not None and examined.results:
+            name = examined.artifact.name
+            self._files.append((name, examined.stamp, self._next, len(examined.results)))
+        rows = [stored(result) for result in (*examined.results, *closed)]
+        self._next += len(rows)
+        self._pending += rows
+        if time.monotonic() - self._written >= WRITE_EVERY_S:
+            self._flush()
+
+    def _flush(self) -> None:
+        files, self._files = getattr(self, "_files", []), []
+        if files:
+            self._post(lambda: self._write(lambda: self._remember(files)))
+        super()._flush()
+
+    def _remember(self, files: Iterable[tuple[str, str, int, int]]) -> None:
+        run, question = self._run or "", self._question
+        self._database.audits.remember(Remembered(question, name, stamp, run, *place) for name, stamp, *place in files)
+
+    def seen_in(self, run: str) -> set[int]:
+        """Hashes of `pair_of` for every result of a run. Raises NotFound."""
+
+        def look() -> set[int]:
+            name = run
+            if run == LAST:
+                ended = [r.id for r in self._database.runs() if r.kind == "audit" and r.finished]
+                if not ended:
+                    raise StoreError("no audit has ended yet, so there is no last one", remedy="Leave --since out.")
+                name = ended[-1]
+            return {hash(pair) for pair in self._database.audits.pairs(name)}
+
+        return self._call(look)
+
+    def close(self) -> None:
+        """See `Records.close`; the run's lock is given back."""
+        over = self._thread.is_alive() and self._lock is not None
+        path = Path(str(self._lock.name)) if over and self._lock is not None else None
+        super().close()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+        if path is not None:
+            with suppress(OSError):
+                path.unlink()
+
+
+def pair_of(result: Result) -> tuple[str, str | None, str | None]:
+    """What makes a result the same in two runs, as the database spells it."""
+    row: ResultRow = stored(result)
+    path = row.suspect_path.encode("utf-8", "backslashreplace").decode("utf-8")
+    return path, row.suspect_sha256, row.fingerprint_id
