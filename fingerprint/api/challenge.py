@@ -15,16 +15,15 @@ from typing import Literal
 from fingerprint.api.references import find_references, measure_references
 from fingerprint.api.results import Result
 from fingerprint.api.verify import VerifyOptions, verify
-from fingerprint.decision.claims import LEVEL, Transfer, accusations, recorded_transfer, transfer
+from fingerprint.decision.claims import LEVEL, Transfer, accusations, hopeless, midway, transfer
 from fingerprint.decision.lineage import LineageTest, Settings
 from fingerprint.decision.null import MINIMUM_FITTED
+from fingerprint.decision.reach import reach
 from fingerprint.engine.session import WorkerPool
-from fingerprint.errors import CreateError
 from fingerprint.progress import Progress, Silent
 from fingerprint.record import FamilyMatch, Fingerprint, Manifest, Reference
 
 Outcome = Literal["passed", "failed", "inconclusive"]
-FEWEST = MINIMUM_FITTED  # models below which passing says nothing
 
 
 @dataclass(frozen=True)
@@ -71,22 +70,6 @@ class Challenge:
         }
 
 
-def refuse_transfer(manifest: Manifest) -> None:
-    """Refuse a record whose probes match too many independent models.
-
-    Raises:
-        CreateError: its references and screening nets show that it does.
-    """
-    found = recorded_transfer(manifest)
-    if found.too_many:
-        raise CreateError(
-            f"the probes match {found.matching} of {len(found.rates)} independent models on {found.line:.0%} of "
-            f"them or more: such a fingerprint recognises models that were never derived from yours",
-            remedy="Check that --data is labelled rightly and that the references are unrelated; or choose other "
-            "--families, or more --screen nets.",
-        )
-
-
 def challenge(
     fingerprint: Fingerprint,
     models: Sequence[Path],
@@ -115,7 +98,7 @@ def challenge(
             progress=told,
         )
     named = _named(paths, measured)
-    found = transfer([r.families for r in measured], manifest.outputs)
+    found = transfer([r.families for r in measured], midway(manifest.outputs))
     accused = _accused(manifest, named, options.alpha)
     judged = replace(
         fingerprint,
@@ -123,7 +106,7 @@ def challenge(
         payload=replace(fingerprint.payload, reference_orders=orders),
         id=None,
     )
-    outcome, reason = _outcome(found, accused, options.alpha)
+    outcome, reason = _outcome(found, accused, judged.manifest, options.alpha)
     claims = tuple(verify(options.suspects, [judged], _asking(options), progress=told)) if options.suspects else ()
     return Challenge(
         outcome=outcome,
@@ -176,9 +159,10 @@ def _bound(manifest: Manifest, alpha: float) -> float | None:
     return None if used is None else used.bound
 
 
-def _outcome(found: Transfer, accused: tuple[str, ...] | None, alpha: float) -> tuple[Outcome, str]:
+def _outcome(found: Transfer, accused: tuple[str, ...] | None, judged: Manifest, alpha: float) -> tuple[Outcome, str]:
+    """`judged`: the record with the judge's models as its references."""
     count = len(found.rates)
-    if found.too_many:
+    if accused is None and found.too_many:
         return "failed", (
             f"{found.matching} of {count} independent models match it (on {found.line:.0%} of the probes or more). "
             "A record that recognises unrelated models is no evidence against any model."
@@ -188,9 +172,17 @@ def _outcome(found: Transfer, accused: tuple[str, ...] | None, alpha: float) -> 
             f"By its own calibration it would call {len(accused)} of {count} independent models derived, where an "
             f"error of {alpha:g} is claimed."
         )
-    if count < FEWEST:
-        return "inconclusive", f"{count} models are too few to pass on; {FEWEST} or more are needed."
+    if hopeless(judged, alpha):
+        return "failed", (
+            f"The {count} independent models match it on {min(found.rates):.0%} to {max(found.rates):.0%} of the "
+            "probes: among them not even an exact copy stands out."
+        )
+    reached = reach(judged, alpha)
+    if not reached.reached:
+        return "inconclusive", f"These models do not suffice to pass on. {reached.sentence}"
+    said = (
+        "it has no calibration of its own" if accused is None else f"by its own calibration it accuses {len(accused)}"
+    )
     return "passed", (
-        f"{found.matching} of {count} independent models match it; by its own calibration "
-        + ("none could be judged." if accused is None else f"it would call {len(accused)} of them derived.")
+        f"{found.matching} of {count} independent models match it on {found.line:.0%} of the probes or more; {said}."
     )

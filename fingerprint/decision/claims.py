@@ -2,9 +2,9 @@
 
 A dishonest claimant registers probes that every model of the task answers in the same way: transferable adversarial
 examples, or ordinary images with right labels (Liu et al., "False Claims against Model Ownership Resolution", USENIX
-Security 2024). Such a record "recognises" models that the claimant never saw. Two tests see it, both on models that are
-independent of the owner's: how many of them *match* (more than half-way between chance and everything), and how many
-the record itself would accuse.
+Security 2024). Such a record "recognises" models that the claimant never saw. Three tests see it, all on models that
+are independent of the owner's: how many of them match as a derivative would, how many the record itself would accuse,
+and whether even a full match could stand out among them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fingerprint.decision.distributions import binomial_tail
+from fingerprint.decision.null import MINIMUM_FITTED
+from fingerprint.decision.reach import authors_of, fitted_level, more_authors
 from fingerprint.record import FamilyMatch, Manifest, lineage_part
 
 USUAL = 0.05  # share of independent models that may match, by chance, an honest record
 LEVEL = 0.05  # probability that an honest record of that share is refused
+WORKING = 0.5  # agreement with the owner on clean images below which a copy is broken
 
 
 @dataclass(frozen=True)
@@ -47,20 +50,45 @@ def match_rate(families: dict[str, FamilyMatch]) -> float:
     return sum(m.matches for m in families.values()) / max(1, sum(m.queries for m in families.values()))
 
 
-def transfer(answers: Sequence[dict[str, FamilyMatch]], classes: int) -> Transfer:
-    """How the probes transfer to independent models, by what each answered."""
-    return Transfer(tuple(match_rate(a) for a in answers), (1.0 + 1.0 / classes) / 2.0)
+def midway(classes: int) -> float:
+    """The match rate half-way between chance and everything."""
+    return (1.0 + 1.0 / classes) / 2.0
+
+
+def transfer(answers: Sequence[dict[str, FamilyMatch]], line: float) -> Transfer:
+    """How the probes transfer to independent models, by what each answered; from `line` on a model matches."""
+    return Transfer(tuple(match_rate(a) for a in answers), line)
 
 
 def recorded_transfer(manifest: Manifest) -> Transfer:
     """The same from what the record itself holds: its references, made ones and screening nets included.
 
-    Screening nets saw the candidates before selection, so their match is an under-estimate.
+    A model matches if it does as the weakest of the owner's compressed copies that still works. Screening nets saw the
+    candidates before selection, so their match is an under-estimate.
     """
-    names = {family.name for family in lineage_part(manifest).families}
-    everything = [r.families for r in manifest.references] + [s.families for s in manifest.screens]
-    answers = [{name: found for name, found in each.items() if name in names} for each in everything]
-    return transfer(answers, manifest.outputs)
+    part = lineage_part(manifest)
+    copies = [
+        match_rate(_of(part, c.families)) for c in manifest.copies if c.agreement is None or c.agreement >= WORKING
+    ]
+    answers = [_of(part, m.families) for m in (*manifest.references, *manifest.screens)]
+    return transfer(answers, max(midway(manifest.outputs), min(copies, default=1.0)))
+
+
+def _of(part: Manifest, families: dict[str, FamilyMatch]) -> dict[str, FamilyMatch]:
+    return {f.name: families[f.name] for f in part.families if f.name in families}
+
+
+def hopeless(manifest: Manifest, alpha: float = LEVEL) -> bool:
+    """Whether the references match so much that no suspect could stand out at `alpha`, however many more there were.
+
+    False where there are too few of them to say that.
+    """
+    manifest = lineage_part(manifest)
+    references = manifest.references
+    if len(references) < MINIMUM_FITTED or authors_of(references) < 2:
+        return False
+    level = fitted_level(manifest, references)
+    return level is not None and level > alpha and more_authors(manifest, alpha) is None
 
 
 def accusations(accused: int, models: int, alpha: float) -> float:
