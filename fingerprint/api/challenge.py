@@ -21,7 +21,7 @@ from fingerprint.decision.null import MINIMUM_FITTED
 from fingerprint.decision.reach import reach
 from fingerprint.engine.session import WorkerPool
 from fingerprint.progress import Progress, Silent
-from fingerprint.record import FamilyMatch, Fingerprint, Manifest, Reference
+from fingerprint.record import FamilyMatch, Fingerprint, Manifest, Reference, lineage_part
 
 Outcome = Literal["passed", "failed", "inconclusive"]
 
@@ -98,7 +98,9 @@ def challenge(
             progress=told,
         )
     named = _named(paths, measured)
-    found = transfer([r.families for r in measured], midway(manifest.outputs))
+    names = {f.name for f in lineage_part(manifest).families}
+    answers = [{name: m for name, m in r.families.items() if name in names} for r in measured]
+    found = transfer(answers, midway(manifest.outputs))
     accused = _accused(manifest, named, options.alpha)
     judged = replace(
         fingerprint,
@@ -154,7 +156,7 @@ def _bound(manifest: Manifest, alpha: float) -> float | None:
     if len(manifest.references) < MINIMUM_FITTED:
         return None
     test = LineageTest(manifest, Settings(alpha, label_only=True))
-    everything = {f.name: FamilyMatch(matches=f.count, queries=f.count) for f in manifest.families}
+    everything = {f.name: FamilyMatch(matches=f.count, queries=f.count) for f in lineage_part(manifest).families}
     used = test.decide(everything, manifest.probes.count).calibration
     return None if used is None else used.bound
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fingerprint.decision.claims import hopeless, match_rate, recorded_transfer
+from fingerprint.decision.claims import hopeless, recorded_transfer
 from fingerprint.errors import CreateError
 from fingerprint.record import Manifest
 
@@ -21,7 +21,7 @@ def refuse_transfer(manifest: Manifest) -> None:
             remedy=_REMEDY,
         )
     if hopeless(manifest):
-        rates = sorted(match_rate(r.families) for r in manifest.references)
+        rates = sorted(recorded_transfer(manifest.model_copy(update={"screens": ()})).rates)
         raise CreateError(
             f"unrelated models match the probes so often ({rates[0]:.0%} to {rates[-1]:.0%} of them) that not even an "
             "exact copy could stand out",
