@@ -1,11 +1,14 @@
 """One score from several families, calibrated on reference models alone.
 
-Per family, the evidence for relatedness is the share of probes to which a suspect gives the owner's label, each probe
-weighted by how rarely references give that label (its surprise), less what the suspect has in common with each
-reference in the same sense. That second term is the test normalisation of speaker verification (Auckenthaler, Carey,
-Lloyd-Thomas: Digital Signal Processing 2000): a suspect that is merely inaccurate, or a student of somebody else,
-agrees with everybody alike. The references' own evidence, each computed without its author, then gives mean and
-spread (the zero normalisation of the same paper).
+Per family, the evidence that a suspect is related is a likelihood ratio. Unrelated: its label at a probe is drawn as
+the references draw theirs. Related: with some probability it gives the owner's label, else as above. The probability is
+chosen to fit best (a generalised likelihood ratio of a mixture), and the signed root of twice its logarithm is what a
+normal deviate would be if probes were independent. So a match where no reference matches counts for much, and one where
+most do for almost nothing.
+
+Probes are not independent and some models are more alike than others. The references' own evidence, each computed
+without its author, gives the mean and spread that turn it into a z-value (the zero normalisation of speaker
+verification: Auckenthaler, Carey, Lloyd-Thomas: Digital Signal Processing 2000).
 
 Families are combined by the generalised likelihood ratio of a shift upwards in any of them: the root of the sum of the
 squares of the positive z-values. So a strong family's certainty is never averaged away. No reference is judged, and no
@@ -14,7 +17,7 @@ model that is judged calibrates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +27,7 @@ from fingerprint.bench.panel import Index, Panel
 
 Values = NDArray[np.float64]
 PRIOR = 0.5  # pseudo-count of every class at every probe
+SHARES = np.concatenate([np.linspace(0.01, 0.99, 50), [0.999]])  # probabilities of the owner's label that are tried
 
 
 @dataclass(frozen=True)
@@ -38,55 +42,93 @@ class Cohort:
         return np.asarray(self.references[self.authors[self.references] != author])
 
 
-def surprises(labels: NDArray[np.int64], classes: int) -> Values:
-    """Minus the log of how often references give each class at each probe, (N, K), from their labels (R, N)."""
+def frequencies(labels: NDArray[np.int64], classes: int) -> Values:
+    """How often references give each class at each probe, (N, K), smoothed, from their labels (R, N)."""
     counts = np.stack([(labels == k).sum(axis=0) for k in range(classes)], axis=1)
-    share = (counts + PRIOR) / (len(labels) + PRIOR * classes)
-    return np.asarray(-np.log(share))
+    return np.asarray((counts + PRIOR) / (len(labels) + PRIOR * classes))
 
 
-def common(first: NDArray[np.int64], second: NDArray[np.int64], weights: Values) -> float:
-    """Weighted share of probes (N,) with equal labels; `weights` (N, K) belong to the second model's labels."""
-    own = weights[np.arange(len(second)), second]
-    return float((own * (first == second)).sum() / max(own.sum(), 1e-9))
+def signed_root(matches: NDArray[np.bool_], chance: Values) -> Values:
+    """Signed root of twice the log likelihood ratio, (...,), of matches (..., N) that have this `chance` (..., N).
+
+    Where fewer match than by chance, no mixture fits better than chance alone: then the score test's deviate (below
+    zero), so that models which match less than strangers are told apart too.
+    """
+    gain = np.log(SHARES[:, None] / chance[..., None, :] + (1.0 - SHARES[:, None]))  # (..., shares, N)
+    ratio = np.where(matches[..., None, :], gain, np.log1p(-SHARES)[:, None]).sum(axis=-1).max(axis=-1)
+    score = np.where(matches, 1.0 / chance, 0.0).sum(axis=-1) - matches.shape[-1]
+    deviate = score / np.sqrt((1.0 / chance - 1.0).sum(axis=-1))
+    return np.asarray(np.where(ratio > 0.0, np.sqrt(2.0 * np.maximum(ratio, 0.0)), np.minimum(deviate, 0.0)))
 
 
-def evidence(panel: Panel, cohort: Cohort, *, tested: bool = True) -> Values:
-    """Evidence of every model of the panel, (M,): surprise-weighted match, less (if `tested`) that with references."""
+def mixture(panel: Panel, cohort: Cohort) -> Values:
+    """Evidence of every model by the mixture, (M,)."""
+    return _per_author(panel, cohort, _mixture)
+
+
+def normalised_mixture(panel: Panel, cohort: Cohort) -> Values:
+    """The mixture's evidence for the owner, less the mean of that for each reference as if it were the owner.
+
+    The test normalisation of the same paper: a suspect that resembles everybody gets no credit for it.
+    """
+    return _per_author(panel, cohort, _normalised)
+
+
+def surprise(panel: Panel, cohort: Cohort) -> Values:
+    """Share of matching probes, each weighted by minus the log of its frequency among references, (M,).
+
+    In units of the largest standard error that a share of so many independent probes can have.
+    """
+    return _per_author(panel, cohort, _surprise)
+
+
+Evidence = Callable[[Panel, Cohort], Values]
+_OfModels = Callable[[Panel, NDArray[np.int64], NDArray[np.int64], Values], Values]
+
+
+def _per_author(panel: Panel, cohort: Cohort, of_models: _OfModels) -> Values:
+    """Evidence (M,), each model's computed from the references of other authors."""
+    found = np.zeros(len(panel.labels))
     classes = max(int(panel.labels.max()), int(panel.targets.max()), panel.responses.shape[1] - 1) + 1
-    cache: dict[str, Values] = {}
-    return np.array([_evidence(panel, cohort, model, classes, cache, tested) for model in range(len(panel.labels))])
+    referring = set(cohort.authors[cohort.references].tolist())
+    groups: dict[str, list[int]] = {}
+    for row, author in enumerate(cohort.authors.tolist()):
+        groups.setdefault(author if author in referring else "", []).append(row)
+    for author, rows in groups.items():
+        given = panel.labels[cohort.without(author)]
+        found[rows] = of_models(panel, panel.labels[rows], given, frequencies(given, classes))
+    return found
 
 
-def _evidence(panel: Panel, cohort: Cohort, model: int, classes: int, cache: dict[str, Values], tested: bool) -> float:
-    author = str(cohort.authors[model])
-    others = cohort.without(author)
-    if author not in cache:
-        cache[author] = surprises(panel.labels[others], classes)
-    weights, labels = cache[author], panel.labels[model]
-    own = common(labels, panel.targets, weights)
-    if not tested or not len(others):
-        return own
-    given = panel.labels[others]  # (R, N)
-    rare = weights[np.arange(given.shape[1])[None], given]
-    shared = (rare * (given == labels)).sum(axis=1) / np.maximum(rare.sum(axis=1), 1e-9)
-    return float(own - shared.mean())
+def _mixture(panel: Panel, labels: NDArray[np.int64], given: NDArray[np.int64], frequency: Values) -> Values:
+    chance = frequency[np.arange(len(panel.targets)), panel.targets]
+    return signed_root(labels == panel.targets, np.broadcast_to(chance, labels.shape))
 
 
-def standardise(values: Values, cohort: Cohort, probes: int) -> Values:
-    """z-values of all models (M,) against the references. The spread includes that of sampling `probes` probes."""
+def _normalised(panel: Panel, labels: NDArray[np.int64], given: NDArray[np.int64], frequency: Values) -> Values:
+    own = _mixture(panel, labels, given, frequency)
+    chance = frequency[np.arange(given.shape[1])[None], given]  # (R, N)
+    return np.asarray(own - [signed_root(given == one, chance).mean() for one in labels])
+
+
+def _surprise(panel: Panel, labels: NDArray[np.int64], given: NDArray[np.int64], frequency: Values) -> Values:
+    weights = -np.log(frequency[np.arange(len(panel.targets)), panel.targets])
+    share = ((labels == panel.targets) * weights).sum(axis=1) / max(float(weights.sum()), 1e-9)
+    return np.asarray(2.0 * np.sqrt(len(weights)) * share)
+
+
+def standardise(values: Values, cohort: Cohort) -> Values:
+    """z-values of all models (M,) against the references; their spread counts as 1, that of chance, at least."""
     known = values[cohort.references]
-    middle = float(known.mean())
-    share = min(max(middle, 1.0 / (probes + 2)), 1.0 - 1.0 / (probes + 2))
-    spread = float(known.var(ddof=1)) if len(known) > 1 else 0.0
-    return np.asarray((values - middle) / np.sqrt(spread + share * (1.0 - share) / probes))
+    spread = float(known.std(ddof=1)) if len(known) > 1 else 0.0
+    return np.asarray((values - known.mean()) / max(spread, 1.0))
 
 
-def combined(panels: Sequence[Panel], cohort: Cohort, *, tested: bool = True) -> Values:
+def combined(panels: Sequence[Panel], cohort: Cohort, evidence: Evidence = mixture) -> Values:
     """One score per model (M,), higher = more related: root of the sum of squares of positive z-values.
 
-    Below zero everywhere, it is the largest z-value, so that no two unrelated models are tied.
+    Where none is positive it is the largest z-value.
     """
-    found = np.stack([standardise(evidence(p, cohort, tested=tested), cohort, len(p.targets)) for p in panels])
+    found = np.stack([standardise(evidence(panel, cohort), cohort) for panel in panels])
     up = np.sqrt(np.square(np.maximum(found, 0.0)).sum(axis=0))
     return np.asarray(np.where(up > 0, up, found.max(axis=0)))

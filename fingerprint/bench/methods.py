@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.bench.combine import Cohort, combined
+from fingerprint.bench.combine import Cohort, combined, normalised_mixture, surprise
 from fingerprint.bench.panel import Panel
 from fingerprint.decision.relations import (
     all_pairs,
@@ -105,5 +106,11 @@ def methods(families: Sequence[str], combination: Sequence[str]) -> list[Method]
     for name, family, statistic, soft in BASELINES:
         if family in families:
             found.append(Method(name, (UNSCREENED + family,), statistic, soft))
-    found.append(Method("combined", tuple(combination), combined, combines=True))
+    several = tuple(combination)
+    found += [
+        Method("combined", several, combined, combines=True),
+        Method("combined, normalised", several, partial(combined, evidence=normalised_mixture), combines=True),
+        Method("combined, surprise", several, partial(combined, evidence=surprise), combines=True),
+        Method("combined, match rate", several, match_rate, combines=True),
+    ]
     return found

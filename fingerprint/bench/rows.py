@@ -13,9 +13,9 @@ def _training(scale: str) -> dict[str, str]:
     full = scale == "full"
     return {
         "tune": "epochs=10" if full else "epochs=3:images=6000",
-        "retrain": "epochs=20" if full else "epochs=6",
-        "distil": "epochs=60" if full else "epochs=12",
-        "adversarial": "epochs=10:steps=5" if full else "epochs=3:steps=3:images=8000",
+        "retrain": "epochs=20" if full else "epochs=4:images=10000",
+        "distil": "epochs=60" if full else "epochs=8:images=10000",
+        "adversarial": "epochs=10:steps=5" if full else "epochs=2:steps=3:images=8000",
     }
 
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fingerprint.bench.combine import Cohort, combined, evidence, standardise, surprises
+from fingerprint.bench.combine import (
+    Cohort,
+    Evidence,
+    combined,
+    frequencies,
+    mixture,
+    normalised_mixture,
+    signed_root,
+    standardise,
+    surprise,
+)
 from fingerprint.bench.panel import Panel
 
 PROBES, CLASSES, REFERENCES = 100, 10, 12
@@ -37,57 +49,87 @@ def cohort(suspects: int) -> Cohort:
     return Cohort(np.arange(REFERENCES), np.array(authors))
 
 
+EVIDENCE = [mixture, normalised_mixture, surprise]
+
+
+@pytest.mark.parametrize("evidence", EVIDENCE)
 @pytest.mark.parametrize("seed", range(5))
-def test_one_certain_family_is_not_averaged_away(seed: int) -> None:
+def test_one_certain_family_is_not_averaged_away(seed: int, evidence: Evidence) -> None:
     certain, blind = World(seed).panel([1.0, 0.2]), World(seed + 100).panel([0.1, 0.2])
-    alone = combined([certain], cohort(2))[REFERENCES]
-    both = combined([certain, blind, blind, blind], cohort(2))
+    alone = combined([certain], cohort(2), evidence)[REFERENCES]
+    both = combined([certain, blind, blind, blind], cohort(2), evidence)
     assert both[REFERENCES] == pytest.approx(alone, rel=0.05)
     assert both[REFERENCES] > 2 * both[REFERENCES + 1]
 
 
+@pytest.mark.parametrize("evidence", EVIDENCE)
 @pytest.mark.parametrize("seed", range(5))
-def test_weak_evidence_of_two_families_adds_up(seed: int) -> None:
+def test_weak_evidence_of_two_families_adds_up(seed: int, evidence: Evidence) -> None:
     first, second = World(seed).panel([0.5]), World(seed + 100).panel([0.5])
-    one, other, both = (combined(p, cohort(1))[REFERENCES] for p in ([first], [second], [first, second]))
+    one, other, both = (combined(p, cohort(1), evidence)[REFERENCES] for p in ([first], [second], [first, second]))
     assert both > max(one, other)
 
 
-def test_an_inaccurate_stranger_gets_no_credit() -> None:
-    """It agrees less with everybody: neither owner nor references."""
-    panel = World(3).panel([0.2], usual=0.0)
-    score = combined([panel], cohort(1))
-    assert abs(score[REFERENCES]) < 3
+def test_a_match_counts_by_how_rare_it_is_among_references() -> None:
+    matches = np.array([True, False, False, False])
+    rare, common = np.array([0.02, 0.5, 0.5, 0.5]), np.array([0.9, 0.5, 0.5, 0.5])
+    assert signed_root(matches, rare) > 1.0 > signed_root(matches, common)
 
 
-def test_a_label_that_references_give_as_well_counts_for_little() -> None:
+def test_matching_less_than_strangers_counts_against() -> None:
+    chance = np.full(50, 0.5)
+    ordered = [float(signed_root(np.arange(50) < n, chance)) for n in range(0, 51, 5)]
+    assert ordered[0] < ordered[1] < 0 < ordered[-1]
+    assert ordered == sorted(ordered)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_independent_probes_it_is_a_normal_deviate(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    chance = np.full((4000, 100), 0.2)
+    found = signed_root(rng.random(chance.shape) < chance, chance)
+    assert abs(found.mean()) < 0.15
+    assert 0.8 < found.std() < 1.2
+    assert (found > 2.0).mean() < 0.04
+
+
+def test_frequencies_are_smoothed_shares() -> None:
     labels = np.zeros((20, 2), np.int64)
     labels[:, 1] = np.arange(20) % 10
-    weights = surprises(labels, 10)
-    assert weights[0, 0] < 0.3
-    assert weights[1, 0] > 2.0
-    assert np.allclose(np.exp(-weights).sum(axis=1), 1.0)
+    found = frequencies(labels, 10)
+    assert np.allclose(found.sum(axis=1), 1.0)
+    assert found[0, 0] > 0.8
+    assert 0.0 < found[0, 1] < 0.05
+    assert found[1, 0] == pytest.approx(0.1)
 
 
-def test_references_are_measured_without_their_own_author() -> None:
+@pytest.mark.parametrize("evidence", EVIDENCE)
+def test_references_are_measured_without_their_own_author(evidence: Evidence) -> None:
     """An author's second model must not make the first one look usual."""
-    world = World(5)
-    panel = world.panel([0.2])
-    labels = panel.labels.copy()
-    labels[1] = labels[0]  # the two models of author-0 are twins
-    twins = Panel("family", panel.targets, panel.responses, labels, None, panel.groups)
-    changed = labels.copy()
-    changed[1] = (labels[0] + 1) % CLASSES
-    apart = Panel("family", panel.targets, panel.responses, changed, None, panel.groups)
-    assert evidence(twins, cohort(1))[0] == pytest.approx(evidence(apart, cohort(1))[0])
+    panel = World(5).panel([0.2])
+    twins, apart = panel.labels.copy(), panel.labels.copy()
+    twins[1] = twins[0]  # the two models of author-0
+    apart[1] = (apart[0] + 1) % CLASSES
+    found = [evidence(replace(panel, labels=labels), cohort(1))[0] for labels in (twins, apart)]
+    assert found[0] == pytest.approx(found[1])
 
 
-def test_suspects_do_not_calibrate() -> None:
+@pytest.mark.parametrize("evidence", EVIDENCE)
+def test_suspects_do_not_calibrate(evidence: Evidence) -> None:
     panel = World(6).panel([1.0, 0.3, 0.9])
-    few = Panel("family", panel.targets, panel.responses, panel.labels[: REFERENCES + 2], None, panel.groups)
-    assert np.allclose(combined([panel], cohort(3))[: REFERENCES + 2], combined([few], cohort(2)))
+    few = replace(panel, labels=panel.labels[: REFERENCES + 2])
+    every = combined([panel], cohort(3), evidence)[: REFERENCES + 2]
+    assert np.allclose(every, combined([few], cohort(2), evidence))
 
 
-def test_a_family_on_which_all_references_agree_has_a_spread() -> None:
+def test_references_that_all_agree_still_have_a_spread() -> None:
     values = np.array([0.0] * REFERENCES + [0.5])
-    assert np.isfinite(standardise(values, cohort(1), PROBES)).all()
+    assert standardise(values, cohort(1))[-1] == pytest.approx(0.5)
+
+
+def test_a_draw_of_probes_keeps_groups_whole() -> None:
+    panel = replace(World(7).panel([0.2]), groups=np.repeat(np.arange(PROBES // 5), 5))
+    found = panel.some(33, np.random.default_rng(0))
+    assert len(found.targets) == 30
+    assert all((found.groups == number).sum() == 5 for number in set(found.groups.tolist()))
+    assert panel.some(PROBES, np.random.default_rng(0)) is panel
