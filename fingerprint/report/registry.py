@@ -16,6 +16,7 @@ BUILT_IN = {
     "markdown": ("fingerprint.report.markdown", "MarkdownReport"),
     "html": ("fingerprint.report.html", "HtmlReport"),
     "csv": ("fingerprint.report.csv", "CsvReport"),
+    "cyclonedx": ("fingerprint.report.cyclonedx", "CycloneDxReport"),
     "parquet": ("fingerprint.report.parquet", "ParquetReport"),
 }  # looked up without reading package metadata, which costs tens of milliseconds
 
