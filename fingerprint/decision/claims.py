@@ -70,7 +70,8 @@ def recorded_transfer(manifest: Manifest) -> Transfer:
     copies = [
         match_rate(_of(part, c.families)) for c in manifest.copies if c.agreement is None or c.agreement >= WORKING
     ]
-    answers = [_of(part, m.families) for m in (*manifest.references, *manifest.screens)]
+    everybody = [r.families for r in manifest.references] + [s.families for s in manifest.screens]
+    answers = [_of(part, families) for families in everybody]
     return transfer(answers, max(midway(manifest.outputs), min(copies, default=1.0)))
 
 

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 Lineage = Literal["derived", "unrelated", "inconclusive"]
 Integrity = Literal["intact", "altered", "unknown"]
 Direction = Literal["unknown", "suspect-later", "suspect-earlier"]
-CalibrationKind = Literal["conformal", "fitted", "declared"]
+CalibrationKind = Literal["conformal", "fitted", "declared", "controls"]
 
 LIMITS_TEXT = (
     "'derived' says that the two models share a lineage, not who came first nor that anything was taken unlawfully. "
+    "Two models made from one public base match in part, and kinship is not theft: --ancestor names such a base. "
     "'unrelated' covers the transformations that the record lists, and no others such as distillation."
 )
 
@@ -35,6 +36,31 @@ class CalibrationUsed:
     unstated: int
     confidence: float | None
     bound: float | None
+
+
+@dataclass(frozen=True)
+class ControlsUsed:
+    """Control sets that were asked: how many, the rank's p-value, and the largest match rate among them."""
+
+    n: int
+    p_value: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Kinship:
+    """What the suspect shares with public ancestors of the owner's model.
+
+    shares: names of the ancestors whose answers it repeats more than strangers do; counted: probes that none of them
+    answers as the owner does, which alone count; matches: of those; p_value: among strangers and innocent kin, the
+    larger; kin: how many of the latter.
+    """
+
+    shares: tuple[str, ...]
+    counted: int
+    matches: int
+    p_value: float
+    kin: int
 
 
 @dataclass(frozen=True)
@@ -77,6 +103,8 @@ class Verdict:
     evidence: tuple[tuple[int, float], ...] = ()  # step by step: (answers, log10 of the wealth of the bet)
     integrity_evidence: IntegrityEvidence | None = None
     attribution: Attribution | None = None
+    controls: ControlsUsed | None = None
+    kinship: Kinship | None = None
     explanation: str = field(default="", compare=False)
 
     def __bool__(self) -> NoReturn:
@@ -103,6 +131,7 @@ def explain(verdict: Verdict) -> str:
         "conformal": f"conformal calibration: the rank among {used.n} unrelated reference models",
         "fitted": f"fitted calibration: a tail over {used.n} unrelated reference models, {used.confidence or 0:.0%} "
         "upper limit",
+        "controls": f"its rank among {used.n} control sets: probes of the same make for other owners",
         "declared": f"declared calibration: the owner says that unrelated models match at most {used.bound or 0:.0%}",
     }[used.kind]
     found = {
