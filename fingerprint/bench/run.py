@@ -30,7 +30,7 @@ class Options:
     """families: each judged by itself; combination: those that are combined. queries: budgets, the largest is stored.
 
     screens: nets trained on the owner's images to screen candidates. build: make what the zoo lacks; else judge what
-    there is.
+    there is. shard: see `Zoo`.
     """
 
     families: Sequence[str]
@@ -39,6 +39,7 @@ class Options:
     screens: int = 3
     build: bool = True
     threads: int = 1
+    shard: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
         for family in (*self.families, *self.combination):
@@ -62,7 +63,8 @@ def run(plan: Plan, splits: Splits, folder: Path, options: Options, progress: Pr
     """
     tried = methods(options.families, options.combination)
     with Asker(folder / "answers", options.threads) as asker:
-        members, missing = _members(Zoo(folder / "models", plan, splits, asker, progress, build=options.build))
+        zoo = Zoo(folder / "models", plan, splits, asker, progress, build=options.build, shard=options.shard)
+        members, missing = _members(zoo)
         owners = [m for m in members if not m.row and m.base in {o.name for o in plan.owners}]
         if not owners:
             raise DataError("no owner of the benchmark could be opened: " + "; ".join(n.reason for n in missing))
@@ -77,7 +79,7 @@ def build(
 ) -> tuple[list[Member], list[NotMade]]:
     """Build the zoo below `folder` and nothing else: who there is, and who could not be made."""
     with Asker(folder / "answers", options.threads) as asker:
-        return _members(Zoo(folder / "models", plan, splits, asker, progress))
+        return _members(Zoo(folder / "models", plan, splits, asker, progress, shard=options.shard))
 
 
 def _members(zoo: Zoo) -> tuple[list[Member], list[NotMade]]:

@@ -59,11 +59,20 @@ class Zoo:
     """Builds members, or finds them built."""
 
     def __init__(
-        self, folder: Path, plan: Plan, splits: Splits, asker: Asker, progress: Progress, *, build: bool = True
+        self,
+        folder: Path,
+        plan: Plan,
+        splits: Splits,
+        asker: Asker,
+        progress: Progress,
+        *,
+        build: bool = True,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
-        """`build`: make what is missing; else it is told as `NotMade`."""
+        """`build`: make what is missing; else it is told as `NotMade`. `shard` (i, n): of the derivatives only the
+        i-th of every n, from 0, so that several processes can build one zoo."""
         self.folder, self.plan, self.splits, self.asker, self.progress = folder, plan, splits, asker, progress
-        self.build = build
+        self.build, self.shard = build, shard
         self._evaluation = Question.of(splits.evaluation.images)
         self._bases: dict[str, Member] = {}
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +108,8 @@ class Zoo:
         total, done = len(everyone) * len(self.plan.rows), 0
         for row in self.plan.rows:
             for base, member in everyone:
-                yield self._derived(member, row, row.chain(base))
+                mine = done % self.shard[1] == self.shard[0]
+                yield self._derived(member, row, row.chain(base), self.build and mine)
                 done += 1
                 self.progress.step("zoo", done, total)
 
@@ -133,10 +143,10 @@ class Zoo:
             return folder / "model.pt2"
 
         return self._kept(
-            place, what, make, Member(base.name, base.name, base.author, "", place, self.plan.spec, "", 0)
+            place, what, make, Member(base.name, base.name, base.author, "", place, self.plan.spec, "", 0), self.build
         )
 
-    def _derived(self, source: Member, row: Row, how: str) -> Member | NotMade:
+    def _derived(self, source: Member, row: Row, how: str, build: bool) -> Member | NotMade:
         name = f"{source.name} / {row.name}"
         seed = int.from_bytes(hashlib.sha256(f"{self.plan.seed}/{source.sha256}/{how}".encode()).digest()[:4], "big")
         try:
@@ -157,14 +167,14 @@ class Zoo:
                 return out
 
             like = replace(source, name=name, row=row.name)
-            return self._kept(place, what, make, like)
+            return self._kept(place, what, make, like, build)
         except FingerprintError as error:
             return NotMade(name, source.base, row.name, error.message)
 
-    def _kept(self, place: Path, what: dict[str, object], make: Maker, like: Member) -> Member:
+    def _kept(self, place: Path, what: dict[str, object], make: Maker, like: Member, build: bool) -> Member:
         """The member at `place`; made in a folder beside it and moved there where it is missing."""
         note = place / "member.json"
-        if not note.is_file() and not self.build:
+        if not note.is_file() and not build:
             raise DataError("not built yet")
         if not note.is_file():
             place.parent.mkdir(parents=True, exist_ok=True)
