@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from fingerprint.record import Fingerprint
     from store.database import Database
     from store.keys import Keys, Signer
+    from store.locks import Lock, Secret
     from store.rows import FingerprintRow
 
 PASSPHRASE = "FINGERPRINT_PASSPHRASE"  # noqa: S105  (the variable's name)
+STORE_PASSPHRASE = "FINGERPRINT_STORE_PASSPHRASE"  # noqa: S105  (and ..._FILE)
+STORE_KEY_FILE = "FINGERPRINT_STORE_KEY_FILE"
 PASSPHRASE_BYTES = 64 * 1024
 
 
@@ -35,7 +38,7 @@ def open_writable(home: Home, db: Path | None) -> Database:
     """
     from store.database import Database
 
-    return Database.open(database_path(home, db), home)
+    return Database.open(database_path(home, db), home, ask=open_lock)
 
 
 def open_readonly(home: Home, db: Path | None) -> Database:
@@ -51,13 +54,13 @@ def open_readonly(home: Home, db: Path | None) -> Database:
         raise NotFound(f"there is no database {db}", remedy="`fingerprint create` makes one.")
     path = database_path(home, db)
     try:
-        return Database.open(path, home, readonly=True)
+        return Database.open(path, home, readonly=True, ask=open_lock)
     except DatabaseOutdated as error:
         try:
             Database.open(path, home).close()
         except DatabaseReadOnly:
             raise error from None
-        return Database.open(path, home, readonly=True)
+        return Database.open(path, home, readonly=True, ask=open_lock)
 
 
 def open_for_results(home: Home, db: Path | None, *, create: bool) -> Database:
@@ -112,6 +115,44 @@ def read_passphrase(file: Path | None, prompt: str, *, confirm: bool = False) ->
         return _from_file(file)
     if PASSPHRASE in os.environ:
         return os.fsencode(os.environ[PASSPHRASE])
+    return _prompt(prompt, confirm=confirm)
+
+
+def quiet_signer(home: Home) -> Signer | None:
+    """The home's own signer if nobody has to be asked for it, else None: runs are signed where that is possible.
+
+    Raises:
+        KeyFileError: there is one, and it can't be used.
+    """
+    from store.keys import PRIVATE_NAME, is_encrypted, load_signer
+
+    path = home.keys / PRIVATE_NAME
+    if not path.is_file():
+        return None
+    secret = os.fsencode(os.environ[PASSPHRASE]) if PASSPHRASE in os.environ else None
+    return None if secret is None and is_encrypted(path) else load_signer(path, secret)
+
+
+def open_lock(lock: Lock) -> Secret | None:
+    """What opens the lock of the data keys: from the environment, else a prompt on a terminal, else None.
+
+    Raises:
+        KeyFileError: a file that the environment names can't be read.
+    """
+    from store.locks import Secret
+
+    if lock.kind == "key-file":
+        named = os.environ.get(STORE_KEY_FILE)
+        return None if not named else Secret("key-file", _from_file(Path(named), whole=True))
+    if STORE_PASSPHRASE in os.environ:
+        return Secret("passphrase", os.fsencode(os.environ[STORE_PASSPHRASE]))
+    if os.environ.get(STORE_PASSPHRASE + "_FILE"):
+        return Secret("passphrase", _from_file(Path(os.environ[STORE_PASSPHRASE + "_FILE"])))
+    answer = _prompt("Passphrase for the probes: ")
+    return None if answer is None else Secret("passphrase", answer)
+
+
+def _prompt(prompt: str, *, confirm: bool = False) -> bytes | None:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return None
     from getpass import getpass
@@ -122,14 +163,34 @@ def read_passphrase(file: Path | None, prompt: str, *, confirm: bool = False) ->
     return answer.encode()
 
 
-def _from_file(file: Path) -> bytes:
+def new_secret(passphrase_file: Path | None, key_file: Path | None) -> Secret:
+    """What the probes are to be locked with.
+
+    Raises:
+        KeyFileError: nothing was given, or it can't be read.
+    """
+    from store.locks import Secret
+
+    if key_file is not None:
+        return Secret("key-file", _from_file(key_file, whole=True))
+    if passphrase_file is not None:
+        return Secret("passphrase", _from_file(passphrase_file))
+    answer = _prompt("New passphrase for the probes: ", confirm=True)
+    if answer is None:
+        raise KeyFileError(
+            "there is no terminal to ask for a passphrase on", remedy="Give --new-passphrase-file or --key-file."
+        )
+    return Secret("passphrase", answer)
+
+
+def _from_file(file: Path, *, whole: bool = False) -> bytes:
     from store.files import read_limited
 
     try:
         data = read_limited(file, PASSPHRASE_BYTES)
     except OSError as error:
         raise KeyFileError(f"can't read the passphrase file {file}: {error.strerror or error}") from error
-    return data.removesuffix(b"\n").removesuffix(b"\r")
+    return data if whole else data.removesuffix(b"\n").removesuffix(b"\r")
 
 
 @dataclass(frozen=True)
@@ -155,7 +216,7 @@ def select(database: Database, against: Sequence[str] | None, keys: Keys) -> Sel
     opened: list[Fingerprint] = []
     closed: list[tuple[FingerprintRow, str]] = []
     for row in database.latest():
-        if _data_key(database.home, row.tensors_sha256) is None:
+        if not database.has_data_key(row):
             database.manifest(row, keys)  # its signature must hold all the same
             closed.append((row, "Its data key is not on this machine, so its probes can't be asked."))
         else:
@@ -185,18 +246,12 @@ def _named(database: Database, text: str, keys: Keys) -> Fingerprint:
 
     sealed = exchange.read(Path(text), keys)
     tensors = sealed.manifest.tensors
-    data_key = sealed.data_key or (_data_key(database.home, tensors.sha256) if tensors else None)
+    data_key = sealed.data_key or (database.data_keys.read(tensors.sha256) if tensors else None)
     return open_tensors(sealed.manifest, sealed.id, sealed.tensors, data_key)
-
-
-def _data_key(home: Home, tensors_sha256: str) -> bytes | None:
-    from store.blobs import DataKeys
-
-    return DataKeys(home.secrets).read(tensors_sha256)
 
 
 def data_key_path(home: Home, tensors_sha256: str) -> Path:
     """Where the key lies that opens a record's probes."""
-    from store.blobs import DataKeys
+    from store.data_keys import DataKeys
 
     return DataKeys(home.secrets).path(tensors_sha256)

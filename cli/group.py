@@ -27,6 +27,7 @@ VERBS = (
     "verify",
     "audit",
     "report",
+    "attest",
     "derive",
     "bench",
     "probes",

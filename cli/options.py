@@ -25,6 +25,13 @@ class Calibration(StrEnum):
     declared = "declared"
 
 
+class KeyType(StrEnum):
+    """What a signing key signs with."""
+
+    ed25519 = "ed25519"
+    ecdsa_p256 = "ecdsa-p256"
+
+
 class Protocol(StrEnum):
     """What an endpoint speaks."""
 
@@ -111,6 +118,7 @@ SigningKey: TypeAlias = Annotated[
         "--key", metavar="FILE", help="Private key that signs. Default: keys/fingerprint.key in the home folder."
     ),
 ]
+KeyKind: TypeAlias = Annotated[KeyType, typer.Option("--type", help="What the key signs with.")]
 PassphraseFile: TypeAlias = Annotated[
     Path | None,
     typer.Option(

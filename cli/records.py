@@ -6,16 +6,17 @@ process can do while it does other things.
 
 from __future__ import annotations
 
+import stat
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cli.access import Selection, open_for_results, select
+from cli.access import Selection, open_for_results, quiet_signer, select
 from fingerprint import __version__
-from fingerprint.errors import NotFound, StoreError
+from fingerprint.errors import KeyFileError, NotFound, StoreError
 from store.home import Home
 from store.rows import ResultRow, RunKind, RunRow
 
@@ -86,10 +87,21 @@ class Records:
         if time.monotonic() - self._written >= WRITE_EVERY_S:
             self._flush()
 
-    def finish(self) -> None:
-        """Write what is left, and record that the run ended. Does not wait: `run` and `close` do."""
+    def finish(self, correction: Mapping[str, object] | None = None) -> None:
+        """Write what is left, and record that the run ended, signed where the home's key opens without asking.
+
+        Does not wait: `run` and `close` do. `correction`: what was controlled over all tests of an audit.
+        """
         self._flush()
-        self._post(lambda: self._write(lambda: self._database.finish_run(self._run or "")))
+        self._post(lambda: self._write(lambda: self._finish(correction)))
+
+    def _finish(self, correction: Mapping[str, object] | None) -> None:
+        try:
+            signer = quiet_signer(self._database.home)
+        except KeyFileError as error:
+            self._progress.note(f"The results are not signed: {error.diagnosis()}")
+            signer = None
+        self._database.finish_run(self._run or "", [] if signer is None else [signer], correction)
 
     def signers(self, identity: str) -> tuple[str, ...]:
         """The key ids of a record's signers; none where it came from a file and is not in the database."""
@@ -137,7 +149,7 @@ class Records:
         self._start()
         rows, self._pending, self._written = self._pending, [], time.monotonic()
         if rows:
-            self._post(lambda: self._write(lambda: self._database.add_results(self._run or "", rows)))
+            self._post(lambda: self._write(lambda: self._database.add_results(self._run or "", rows, intake(rows))))
 
     def _post(self, work: Callable[[], None]) -> None:
         self._queue.put(work)
@@ -194,3 +206,35 @@ def stored(result: Result) -> ResultRow:
         status=result.status,
         row=result.to_dict() | ({} if result.answers is None else {"answers": result.answers}),
     )
+
+
+def intake(rows: Iterable[ResultRow]) -> list[dict[str, object]]:
+    """Where suspects came from, as the ledger records it: each once, with its size where the file is still there."""
+    found: dict[tuple[str, str | None], dict[str, object]] = {}
+    for row in rows:
+        outer, _, inner = row.suspect_path.partition("!")
+        key = (row.suspect_path, row.suspect_sha256)
+        if key not in found:
+            found[key] = {
+                "source": printable_path(outer),
+                "extracted": printable_path(inner) if inner else None,
+                "sha256": row.suspect_sha256,
+                "size": _size(row.suspect_path),
+                "format": row.format,
+                "runtime": row.runtime,
+                "tool_version": __version__,
+            }
+    return list(found.values())
+
+
+def printable_path(path: str) -> str:
+    """A path in which bytes that are no text are spelled out."""
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _size(path: str) -> int | None:
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None

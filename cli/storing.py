@@ -26,7 +26,8 @@ def check_name(database: Database, name: str, *, replace: bool) -> FingerprintRo
     Raises:
         NameTaken: it is used, and `replace` is not set.
     """
-    taken = next((row for row in database.latest() if row.name == name), None)
+    database.data_keys.unlock()  # a passphrase is asked for now, not when the work is done
+    taken = database.latest_of(name)
     if taken is not None and not replace:
         raise NameTaken(
             f"there is a fingerprint named {name!r} already ({taken.id[:16]})",
@@ -43,8 +44,9 @@ def require_latest(database: Database, name: str) -> FingerprintRow:
         UsageError: an id of an older version.
     """
     row = database.find(name)
-    latest = next(r for r in database.latest() if r.name == row.name)
-    if latest.id != row.id:
+    database.data_keys.unlock()
+    latest = database.latest_of(row.name)
+    if latest is not None and latest.id != row.id:
         raise UsageError(
             f"{row.id[:16]} is version {row.version} of {row.name!r}, and there is a later one",
             remedy=f"Give the name: {row.name}",

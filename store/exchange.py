@@ -41,6 +41,18 @@ def encode(envelope: bytes, tensors: bytes, data_key: bytes | None) -> bytes:
     return value + b"\n"
 
 
+def with_envelope(data: bytes, envelope: bytes) -> bytes:
+    """An exported file's bytes with another envelope, such as one with a signature more.
+
+    Raises:
+        Tampered: `data` is not an exported file.
+    """
+    if not data.endswith(b"\n"):
+        raise Tampered("this is not an exported fingerprint, or it was cut off")
+    value = fields(parse_canonical(data[:-1], "the exported file"), _FIELDS, "the exported file")
+    return canonical({**value, "envelope": parse_canonical(envelope, "the envelope")}) + b"\n"
+
+
 def decode(data: bytes, keys: Keys) -> Sealed:
     """Check everything that can be checked, and take the file apart.
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fingerprint.errors import KeyFileError, MissingExtra, Tampered
+from fingerprint.errors import HostFailed, HostTimedOut, KeyFileError, MissingExtra, Tampered, UsageError
 from fingerprint.limits import DEFAULT
 from store import ledger
 from store.files import read_limited
@@ -49,6 +49,37 @@ def request(envelope: bytes) -> bytes:
         raise MissingExtra("rfc3161-client", "timestamp") from error
     builder = TimestampRequestBuilder().data(envelope).hash_algorithm(HashAlgorithm.SHA256)
     return builder.nonce(nonce=True).cert_request(cert_request=True).build().as_bytes()
+
+
+def ask(url: str, envelope: bytes, timeout_s: float) -> bytes:
+    """What a timestamp authority answers to a request for an envelope; not checked.
+
+    Raises:
+        UsageError: no http or https URL.
+        HostFailed, HostTimedOut: it can't be reached, refuses, or answers something else.
+    """
+    from urllib.error import HTTPError, URLError
+    from urllib.parse import urlsplit
+    from urllib.request import Request, urlopen
+
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise UsageError(f"{url} is no http or https URL")
+    asked = Request(url, request(envelope), {"Content-Type": "application/timestamp-query"})  # noqa: S310 (checked)
+    try:
+        with urlopen(asked, timeout=timeout_s) as answer:  # noqa: S310 (checked)
+            data = bytes(answer.read(LARGEST + 1))
+    except HTTPError as error:
+        raise HostFailed(f"the timestamp authority {url} answers {error.code} {error.reason}") from error
+    except TimeoutError as error:
+        raise HostTimedOut(f"the timestamp authority {url} did not answer within {timeout_s:g} s") from error
+    except (URLError, OSError, ValueError) as error:
+        why = getattr(error, "reason", error)
+        if isinstance(why, TimeoutError):
+            raise HostTimedOut(f"the timestamp authority {url} did not answer within {timeout_s:g} s") from error
+        raise HostFailed(f"can't reach the timestamp authority {url}: {why}") from error
+    if len(data) > LARGEST:
+        raise HostFailed(f"the timestamp authority {url} answers more than {LARGEST} bytes")
+    return data
 
 
 def verify(envelope: bytes, response: bytes, authorities: Sequence[Certificate]) -> Stamp:

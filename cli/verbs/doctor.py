@@ -170,7 +170,8 @@ def _database(home: Home, db: Path | None) -> Iterator[Line]:
 
 def _keys(home: Home) -> Iterator[Line]:
     from fingerprint.errors import FingerprintError
-    from store.keys import PRIVATE_NAME, is_encrypted, key_id, load_public
+    from store.algorithms import key_id
+    from store.keys import PRIVATE_NAME, is_encrypted, load_public
 
     private = home.keys / PRIVATE_NAME
     if private.exists():

@@ -23,6 +23,7 @@ def keygen(
         bool, typer.Option("--no-passphrase", help="Leave the private key unencrypted (mode 0600).")
     ] = False,
     passphrase_file: flags.PassphraseFile = None,
+    kind: flags.KeyKind = flags.KeyType.ed25519,
     *,
     common: flags.Common,
 ) -> None:
@@ -35,16 +36,21 @@ def keygen(
       fingerprint keygen
       fingerprint keygen --out ci-keys --passphrase-file passphrase.txt
       fingerprint keygen --no-passphrase
+      fingerprint keygen --type ecdsa-p256 --out keys-for-the-hsm
     """
+    from cli.access import open_writable
     from cli.output import emit
+    from store.algorithms import key_id
     from store.home import Home
-    from store.keys import generate, key_id, load_public, trust
+    from store.keys import generate, load_public, trust
 
     wanted = common.targets()
     home = Home.default()
-    passphrase = None if no_passphrase else _passphrase(passphrase_file)
-    paths = generate(home.ensure(home.keys) if out is None else out, passphrase)
+    passphrase = None if no_passphrase else new_passphrase(passphrase_file)
+    paths = generate(home.ensure(home.keys) if out is None else out, passphrase, algorithm=kind.value)
     trusted = trust(home, paths.public)
+    with open_writable(home, common.db) as database:
+        database.add_key_event(key_id(load_public(paths.public)), "generate")
     made = {
         "id": key_id(load_public(paths.public)),
         "private": str(paths.private.absolute()),
@@ -55,7 +61,8 @@ def keygen(
     emit(wanted, {"key": made}, lambda page: _table(made))
 
 
-def _passphrase(file: Path | None) -> bytes:
+def new_passphrase(file: Path | None) -> bytes:
+    """The passphrase of a key that is being made, asked for twice. Raises KeyFileError: none was given."""
     from cli.access import read_passphrase
     from fingerprint.errors import KeyFileError
 

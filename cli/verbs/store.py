@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import options as flags
+from cli.verbs.store_care import add_to
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from store.check import Problem
+    from store.database import Database
+    from store.keys import Keys
+    from store.problems import Problem
     from store.rows import FingerprintRow
 
-HELP = """List, show, check, export and import fingerprints.
+HELP = """List, show, check, export, import and care for what is stored.
 
 \b
 Examples:
@@ -35,24 +38,29 @@ def store() -> None:
 @app.command("list")
 @flags.with_common
 def list_(
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Show N at most; 0: all.")] = 500,
     *,
     common: flags.Common,
 ) -> None:
-    """List every version of every fingerprint.
+    """List every version of every fingerprint, by name.
 
     \b
     Examples:
       fingerprint store list
+      fingerprint store list --limit 0
       fingerprint store list --db other.db -f json
     """
     from cli.access import open_readonly
     from cli.output import emit
+    from cli.terminal import Terminal
     from store.home import Home
 
     wanted = common.targets()
-    with open_readonly(Home.default(), common.db) as database:
-        rows = database.list()
-    emit(wanted, {"fingerprints": [vars(row) for row in rows]}, lambda page: _list(rows))
+    with open_readonly(Home.default(), common.db) as database, Terminal(quiet=common.quiet) as terminal:
+        rows, total = database.page(limit) if limit else database.list(), database.count()
+        if len(rows) < total:
+            terminal.note(f"These are {len(rows)} of {total}: --limit 0 lists all.")
+    emit(wanted, {"fingerprints": [vars(row) for row in rows], "total": total}, lambda page: _list(rows))
 
 
 @app.command(no_args_is_help=True)
@@ -93,18 +101,24 @@ def show(
 @app.command()
 @flags.with_common
 def check(
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option("--checkpoint", metavar="FILE", show_default=False, help="A signed checkpoint. Repeatable."),
+    ] = None,
     key: flags.TrustedKeys = None,
     *,
     common: flags.Common,
 ) -> None:
     """Check every stored byte; exit 4 if one does not hold.
 
-    Signatures, digests, encrypted probes, runs and results.
+    Signatures, digests, encrypted probes, runs, results, and the ledger that commits to all of them. With a checkpoint
+    that was kept elsewhere, also whether this is an older copy, or one whose history was rewritten.
 
     \b
     Examples:
       fingerprint store check
       fingerprint store check --db backup.db --key publisher.pub
+      fingerprint store check --checkpoint 2026-11-23.checkpoint.json
     """
     from cli.access import database_path, open_readonly
     from cli.exits import EVIDENCE
@@ -119,8 +133,9 @@ def check(
     if not path.exists():
         raise NotFound(f"there is no database {path}", remedy="`fingerprint create` makes one.")
     with open_readonly(home, common.db) as database:
-        problems = database.check(trusted_keys(home, key or ()))
-        count = len(database.list()) if not _errors(problems) else None
+        keys = trusted_keys(home, key or ())
+        problems = [*database.check(keys), *_compared(database, checkpoint or (), keys)]
+        count = database.count() if not _errors(problems) else None
     document = {"ok": not _errors(problems), "problems": [vars(problem) for problem in problems]}
     emit(wanted, document, lambda page: _problems(problems, path, count))
     raise typer.Exit(EVIDENCE if _errors(problems) else 0)
@@ -199,10 +214,26 @@ def import_(
     home = Home.default()
     sealed = exchange.read(file, trusted_keys(home, key or ()))  # before a database is made for nothing
     with open_writable(home, common.db) as database, Terminal(quiet=common.quiet) as terminal:
-        row = database.add(sealed, replace=replace)
+        database.data_keys.unlock()
+        row = database.add(sealed, replace=replace, kind="import", source=str(file))
         if not set(row.key_ids) & trusted_keys(home).keys():
             terminal.note(f"The signer is not trusted here: later verbs need --key too, or a copy in {home.trusted}.")
     emit(wanted, {"fingerprint": vars(row)}, lambda page: _list([row]))
+
+
+def _compared(database: Database, files: Sequence[Path], keys: Keys) -> list[Problem]:
+    """What checkpoints say of the ledger. Raises StoreError: one can't be read."""
+    from fingerprint.errors import EvidenceError
+    from store import checkpoints
+    from store.problems import error
+
+    found = []
+    for file in files:
+        try:
+            database.compare_checkpoint(checkpoints.read(file, keys))
+        except EvidenceError as failure:
+            found.append(error(f"checkpoint {file}", failure.message))
+    return found
 
 
 def _list(rows: Sequence[FingerprintRow]) -> str:
@@ -230,3 +261,6 @@ def _problems(problems: Sequence[Problem], path: Path, count: int | None) -> str
     if count is not None:
         lines.append(f"{printable(str(path))}: all evidence of {plural(count, 'fingerprint')} holds.\n")
     return "".join(lines)
+
+
+add_to(app)
