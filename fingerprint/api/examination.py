@@ -27,6 +27,7 @@ from fingerprint.errors import (
     SpecError,
     WorkerError,
 )
+from fingerprint.model import Floats
 from fingerprint.record import Fingerprint, canonical
 from fingerprint.remote.interface import Manner, Meter
 from fingerprint.spec import FoundSpec
@@ -154,6 +155,8 @@ class Examination:
         asked, subject = self.options.sequential, self.subject
         if subject.recorded:
             return False
+        if any(f.manifest.controls or f.manifest.ancestors for f in self.verifier.fingerprints):
+            return False  # a rank among control sets or kin needs a number of probes that no answer chose
         return asked if asked is not None else subject.place is not None or self.options.cover > 0
 
     def _draw(self, index: int, count: int | None) -> Draw:
@@ -189,14 +192,34 @@ class Examination:
         if not (self._sequential or self.options.cover):
             self._mark(index, drawn.index)
             (outputs,) = ask(asker.predict, setting.spec, [self.verifier.fingerprints[index]], [drawn])
-            return questioning.verdict(drawn, outputs, asker.manner), given(drawn, outputs, setting.spec.class_offset)
+            verdict = questioning.verdict(drawn, outputs, asker.manner)
+            verdict = self._beyond(asker, index, alpha, setting, drawn, outputs, verdict)
+            return verdict, given(drawn, outputs, setting.spec.class_offset)
         disguise = self._disguise(index)
+        # Whoever stops as soon as alpha is reached would lose it again to the correction for many tests.
+        questioning = replace(questioning, alpha=alpha / self.verifier.tests)
         verdict, asked, outputs = questioning.step_by_step(
             asker, drawn, lambda probes: self._mark(index, probes), disguise, until_clear=self._sequential
         )
         if disguise is not None and verdict.lineage != "derived":
             disguise.reveal(asker.predict, setting.spec, self.verifier.fingerprints[index], alpha, asker.left)
+        verdict = self._beyond(asker, index, alpha, setting, asked, outputs, verdict)
         return verdict, given(asked, outputs, setting.spec.class_offset)
+
+    def _beyond(
+        self, asker: Asker, index: int, alpha: float, setting: Setting, asked: Draw, outputs: Floats, verdict: Verdict
+    ) -> Verdict:
+        """The verdict with the record's control sets and public ancestors taken into account."""
+        from fingerprint.api.beyond import look_beyond
+
+        fingerprint, place = self.verifier.fingerprints[index], self.subject.place
+
+        def mark(control: str, probes: NDArray[np.int64]) -> None:
+            if place is not None:
+                self.verifier.exposures.add(control, frozenset(probes.tolist()), place)
+
+        recorded = self.subject.answered(fingerprint) is not None
+        return look_beyond(fingerprint, verdict, asked, outputs, setting, asker, alpha, None if recorded else mark)
 
     def _disguise(self, index: int) -> Disguise | None:
         if not self.options.cover:
@@ -233,7 +256,9 @@ class Examination:
         for i, drawn, output in zip(indices, draws, outputs, strict=True):
             questioning = Questioning(self.verifier, i, self.options.alpha, Setting(found.spec))
             verdict = questioning.verdict(drawn, output, asker.manner)
-            verdict = replace(verdict, queries=asker.repeat * len(drawn.index) + extra)
+            queries, before = asker.repeat * len(drawn.index) + extra, asker.meter.sent
+            verdict = self._beyond(asker, i, self.options.alpha, Setting(found.spec), drawn, output, verdict)
+            verdict = replace(verdict, queries=queries + asker.meter.sent - before)
             results[i] = self._result(i, verdict, adaptation, asker, given(drawn, output, found.spec.class_offset))
         return results
 
