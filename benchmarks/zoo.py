@@ -30,6 +30,7 @@ from fingerprint.probes.registry import split_families
 
 SEED = 20261123
 SPEC = InputSpec("NCHW", (3, 32, 32), mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616), classes=10)
+PROBES = {"small": 100, "full": 200}
 EPOCHS = {"small": 12, "full": 40}
 RATES = {"plain": 0.1, "plain-hidden": 0.05, "vgg": 0.1}
 # name: architecture; in the order of their building
@@ -122,7 +123,7 @@ def main() -> None:
     parser.add_argument("--shard", default="0/1", help="I/N, with --only build: every N-th derivative, from the I-th")
     parser.add_argument("--families", default=",".join(FAMILIES))
     parser.add_argument("--combination", default=",".join(COMBINATION))
-    parser.add_argument("--queries", default="20,50,100", help="the largest is how many probes of a family are made")
+    parser.add_argument("--queries", default="20,50,100,200")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--into", type=Path, help="a Markdown file whose generated part is replaced")
     arguments = parser.parse_args()
@@ -139,6 +140,7 @@ def main() -> None:
         build=arguments.only != "judge",
         threads=arguments.threads,
         shard=(int(first), int(every)),
+        probes=PROBES[arguments.scale],
     )
     if arguments.only == "build":
         for missing in build(made, splits, folder, options, log)[1]:

@@ -25,6 +25,9 @@ from fingerprint.model import Floats
 from fingerprint.progress import Progress
 
 
+ENOUGH = 0.8  # share of the queries that the stored probes must cover for a method to be judged
+
+
 @dataclass(frozen=True)
 class Trial:
     """One owner, everybody's answers to its fingerprints, and who is whose.
@@ -108,7 +111,7 @@ def score(trials: Sequence[Trial], method: Method, queries: int, draws: int, pla
             continue
         shares = shared(queries, len(method.families))
         panels = [found.panels[name] for name in method.families]
-        if any(len(p.targets) < s for p, s in zip(panels, shares, strict=True)) and queries > _stored(panels):
+        if sum(len(panel.targets) for panel in panels) < ENOUGH * queries:
             continue
         authors = np.array([m.author for m in found.members])
         exact = all(len(p.targets) <= s for p, s in zip(panels, shares, strict=True))
@@ -126,10 +129,6 @@ def score(trials: Sequence[Trial], method: Method, queries: int, draws: int, pla
 def shared(queries: int, families: int) -> list[int]:
     """`queries` in equal shares."""
     return [queries // families + (i < queries % families) for i in range(families)]
-
-
-def _stored(panels: Sequence[Panel]) -> int:
-    return sum(len(panel.targets) for panel in panels)
 
 
 __all__ = ["Progress", "Scored", "Trial", "score", "shared", "trial"]

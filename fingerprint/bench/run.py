@@ -27,7 +27,8 @@ MAIN = 100  # queries that the main tables are of, where so many are among the b
 
 @dataclass(frozen=True)
 class Options:
-    """families: each judged by itself; combination: those that are combined. queries: budgets, the largest is stored.
+    """families: each judged by itself; combination: those that are combined. queries: budgets. probes: how many of each
+    family are made (0: as many as the largest budget); a family is not judged at a budget above that.
 
     screens: nets trained on the owner's images to screen candidates. build: make what the zoo lacks; else judge what
     there is. shard: see `Zoo`.
@@ -40,6 +41,7 @@ class Options:
     build: bool = True
     threads: int = 1
     shard: tuple[int, int] = (0, 1)
+    probes: int = 0
 
     def __post_init__(self) -> None:
         for family in (*self.families, *self.combination):
@@ -69,7 +71,14 @@ def run(plan: Plan, splits: Splits, folder: Path, options: Options, progress: Pr
         if not owners:
             raise DataError("no owner of the benchmark could be opened: " + "; ".join(n.reason for n in missing))
         needed = list(dict.fromkeys(family for method in tried for family in method.families))
-        maker = Maker(folder / "fingerprints", splits, max(options.queries), plan.seed, options.screens, progress)
+        maker = Maker(
+            folder / "fingerprints",
+            splits,
+            options.probes or max(options.queries),
+            plan.seed,
+            options.screens,
+            progress,
+        )
         trials = [trial(owner, members, needed, maker, asker) for owner in owners]
     return _results(plan, splits, options, tried, trials, members, missing, progress)
 
