@@ -24,7 +24,6 @@ from fingerprint.errors import ModelError, WorkerError
 from fingerprint.model import Floats
 from fingerprint.progress import Progress
 
-
 ENOUGH = 0.8  # share of the queries that the stored probes must cover for a method to be judged
 
 
