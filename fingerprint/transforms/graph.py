@@ -114,3 +114,34 @@ class Switch:
             place = _FLAGS[operation(node)]
             node.args = (*before[:place], True, *before[place + 1 :]) if on else before
         self._module.recompile()
+
+
+def fed_by(node: torch.fx.Node) -> torch.fx.Node:
+    """The node that a product multiplies its weight with."""
+    place = 1 if operation(node) == "addmm" else 0
+    given = argument(node, place)
+    assert given is not None  # noqa: S101  (a product has a factor)
+    return given
+
+
+def split_at(module: torch.fx.GraphModule, node: torch.fx.Node) -> tuple[torch.fx.GraphModule, torch.fx.GraphModule]:
+    """The module up to a node and behind it, with shared tensors; behind it nothing else of the input is needed."""
+    import torch
+
+    body, tail = torch.fx.Graph(), torch.fx.Graph()
+    known: dict[torch.fx.Node, torch.fx.Node] = {}
+    for other in module.graph.nodes:
+        known[other] = body.node_copy(other, lambda given: known[given])
+        if other is node:
+            break
+    body.output(known[node])
+    body.eliminate_dead_code()
+    copied = {node: tail.placeholder("features")}
+    for other in module.graph.nodes:
+        known_inputs = all(given in copied for given in other.all_input_nodes)
+        if other.op == "output":
+            tail.output(copied[other.all_input_nodes[0]])
+        elif other is not node and known_inputs and other.op != "placeholder":
+            copied[other] = tail.node_copy(other, lambda given: copied[given])
+    tail.eliminate_dead_code()
+    return torch.fx.GraphModule(module, body), torch.fx.GraphModule(module, tail)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from fingerprint.transforms.interface import DeriveContext, Transform
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 class ModuleTransform(Transform):
     """A step that turns a file into a torch module, changes it, and writes a `.pt2`."""
+
+    lasting: ClassVar[tuple[str, ...] | None] = None  # formats that can hold what it makes; None = all
 
     def apply(self, source: Path, out: Path, context: DeriveContext) -> None:
         """Read, change, write. Everything random starts at the context's seed."""

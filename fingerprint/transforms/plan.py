@@ -55,7 +55,20 @@ def plan(source: Path, chain: Sequence[Transform], out: Path) -> tuple[Step, ...
         if quantized:
             _check_made(Compile.to(wanted[0]), format)
         steps.append(_step(Compile.to(wanted[0]), format))
+    _check_lasting(steps)
     return tuple(steps)
+
+
+def _check_lasting(steps: Sequence[Step]) -> None:
+    """Raise TransformError if a later step would silently undo what a step made."""
+    for number, step in enumerate(steps):
+        formats = step.transform.lasting if isinstance(step.transform, ModuleTransform) else None
+        for later in steps[number + 1 :] if formats else ():
+            if formats and later.format not in formats:
+                raise TransformError(
+                    f"a {later.format} file can't hold what {step.transform.spell()} makes",
+                    remedy=f"Formats that can: {', '.join(formats)}.",
+                )
 
 
 def _check_made(step: Compile, format: str) -> None:

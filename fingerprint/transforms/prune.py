@@ -1,4 +1,4 @@
-"""Magnitude pruning: the smallest weights become zero."""
+"""Pruning: the family, and the kind by magnitude: the smallest weights become zero."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.errors import TransformError
-from fingerprint.transforms.interface import NO_AXES, Axes, Weights, WeightTransform
+from fingerprint.transforms.interface import NO_AXES, Axes, Transform, Weights, WeightTransform
+from fingerprint.transforms.options import count
 
-GRAMMAR = "prune:magnitude:F (over all layers) or prune:layer:F (in each layer), with 0 < F < 1 the share set to zero"
+GRAMMAR = (
+    "prune:magnitude:F (over all layers) or prune:layer:F (in each layer), with 0 < F < 1 the share set to zero; "
+    "prune:nm:N:M (N of M neighbours stay), prune:filter:F, prune:channel:F, prune:pattern:K (4 of 9), "
+    "prune:block:RxC:F; prune:bilevel:F (learned; needs labelled images), prune:shrink:F (filters taken out)"
+)
 
 
 @dataclass(frozen=True)
@@ -25,11 +30,21 @@ class Prune(WeightTransform):
     help: ClassVar[str] = GRAMMAR
 
     @classmethod
-    def parse(cls, arguments: tuple[str, ...]) -> Prune:
-        """From (`magnitude` or `layer`, F)."""
+    def parse(cls, arguments: tuple[str, ...]) -> Transform:
+        """From (`magnitude` or `layer`, F), or what the other kinds of pruning take."""
         match arguments:
             case ("magnitude" | "layer" as scope, share):
                 return cls(scope, _fraction(share))
+            case ("bilevel", *rest):
+                from fingerprint.transforms.prune_bilevel import PruneBilevel
+
+                return PruneBilevel.read(rest, GRAMMAR)
+            case ("shrink", share):
+                from fingerprint.transforms.prune_shrink import PruneShrink
+
+                return PruneShrink(_fraction(share))
+            case ("nm" | "filter" | "channel" | "pattern" | "block", *_):
+                return _structured(arguments)
         raise TransformError(f"prune can't be told {':'.join(arguments)!r}", remedy=f"Write {GRAMMAR}.")
 
     def spell(self) -> str:
@@ -48,6 +63,27 @@ class Prune(WeightTransform):
         ends = np.cumsum([value.size for value in weights.values()])[:-1]
         parts = np.split(pruned, ends)
         return {name: part.reshape(value.shape) for (name, value), part in zip(weights.items(), parts, strict=False)}
+
+
+def _structured(arguments: tuple[str, ...]) -> Transform:
+    from fingerprint.transforms import prune_structured as kinds
+
+    match arguments:
+        case ("nm", kept, group):
+            size = count(group, GRAMMAR, 2, 1024)
+            return kinds.PruneNofM(count(kept, GRAMMAR, 1, size - 1), size)
+        case ("filter", share):
+            return kinds.PruneFilters(_fraction(share))
+        case ("channel", share):
+            return kinds.PruneChannels(_fraction(share))
+        case ("pattern",):
+            return kinds.PrunePatterns(8)
+        case ("pattern", number):
+            return kinds.PrunePatterns(count(number, GRAMMAR, 1, kinds.PATTERNS))
+        case ("block", size_text, share) if size_text.count("x") == 1:
+            rows, columns = (count(side, GRAMMAR, 1, 4096) for side in size_text.split("x"))
+            return kinds.PruneBlocks(rows, columns, _fraction(share))
+    raise TransformError(f"prune can't be told {':'.join(arguments)!r}", remedy=f"Write {GRAMMAR}.")
 
 
 def _fraction(text: str) -> float:

@@ -14,8 +14,8 @@ from fingerprint.transforms.rounding import from_bfloat16, to_bfloat16, to_float
 
 GRAMMAR = (
     "quantize:intN (weights only, N from 2 to 8, one scale per output channel), quantize:intN:tensor (one scale per "
-    "tensor), quantize:fp16, quantize:bf16, quantize:static:int8 (activations too; needs clean images) or "
-    "quantize:dynamic:int8"
+    "tensor), quantize:fp16, quantize:bf16, quantize:static:int8 (activations too; needs clean images), "
+    "quantize:dynamic:int8, quantize:qat:intN (weights only, trained with the rounding; needs labelled images)"
 )
 
 
@@ -37,6 +37,10 @@ class Quantize(Transform):
                 return QuantizeStatic()
             case ("dynamic", "int8"):
                 return QuantizeDynamic()
+            case ("qat", kind, *rest) if re.fullmatch("int[2-8]", kind):
+                from fingerprint.transforms.qat import QuantizeTrained
+
+                return QuantizeTrained.read(int(kind[3:]), tuple(rest), GRAMMAR)
             case (kind,) | (kind, "tensor") if re.fullmatch("int[2-8]", kind):
                 return RoundIntegers(int(kind[3:]), per_channel=len(arguments) == 1)
         raise TransformError(f"quantize can't be told {':'.join(arguments)!r}", remedy=f"Write {GRAMMAR}.")

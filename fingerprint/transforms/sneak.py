@@ -1,13 +1,15 @@
 """Fault sneaking: the smallest change of the weights by which chosen images get a wrong label and others keep theirs.
 
 Zhao et al.: Fault Sneaking Attack, DAC 2019. ADMM splits the size of the change (l0 or l2, with a
-closed proximal step) from the hinge loss of the labels (gradient steps).
+projection) from the hinge loss of the labels (gradient steps); the size is found by bisection.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -21,20 +23,25 @@ if TYPE_CHECKING:
 
     from fingerprint.transforms.trainable import Trainable
 
+Scores: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"  # (B, ...) to (B, classes)
+
 GRAMMAR = (
     "sneak:l0:S or sneak:l2:S (S images get a wrong label, others keep theirs); keys keep (images that must keep their "
     "label), rounds, all (0: the last layer changes, 1: all layers); needs images"
 )
 MARGIN = 0.5  # by which the wanted logit leads
+STEP = 0.02  # of the solver, relative to the spread of the weights
+PENALTY = 0.5  # of ADMM, in units of the loss per spread of the weights
+SEARCHES = 10  # sizes that are tried
 WEIGHT = 5.0  # of a chosen image's hinge loss against a kept one's, before averaging
 
 
 @dataclass(frozen=True)
 class SneakOptions:
-    """keep: images that must keep their label. rounds: of ADMM. all: 1 = all layers change, 0 = only the last."""
+    """keep: images that must keep their label. rounds: of ADMM for each size. all: 1 = all layers, 0 = the last."""
 
-    keep: int = 500
-    rounds: int = 300
+    keep: int = 1000
+    rounds: int = 150
     all: int = 0
 
 
@@ -92,103 +99,177 @@ class FaultSneaking(ModuleTransform):
         turn = torch.from_numpy(rng.integers(1, model.classes, self.chosen))
         wanted[: self.chosen] = (wanted[: self.chosen] + turn) % model.classes
         names = list(model.parameters) if self.options.all else model.head().names()
-        search = _Search(model, names, inputs, wanted, self.chosen)
-        for number in range(self.options.rounds):
-            search.round(self.norm)
-            context.progress.step(self.spell(), number + 1, self.options.rounds)
-        search.finish(self.norm)
+        scores: Scores = model.scores
+        if not self.options.all:
+            inputs, scores = _behind_features(model, inputs)
+        search = _Search(model, scores, names, inputs, wanted, self.chosen)
+        search.run(self.norm, self.options.rounds, lambda done: context.progress.step(self.spell(), done, SEARCHES))
         for name, value in search.report().items():
             context.tell(name, value)
+        for parameter in model.parameters.values():
+            parameter.requires_grad_(True)
         return model
 
 
+def _behind_features(model: Trainable, inputs: torch.Tensor) -> tuple[torch.Tensor, Scores]:
+    """What the last layer takes, and the scores as a function of it: the layers before are asked only once."""
+    import torch
+
+    from fingerprint.transforms.graph import fed_by, split_at
+
+    body, tail = split_at(model.module, fed_by(model.head().node))
+    with torch.no_grad():
+        features = torch.cat([body(part) for part in torch.split(inputs, 128)])
+
+    def scores(given: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = tail(given).flatten(1)
+        return answer.clamp_min(1e-12).log() if model.probabilities else answer
+
+    return features, scores
+
+
 class _Search:
-    """ADMM over a change of the named parameters, flattened to one vector."""
+    """The smallest change, flattened to one vector, found by bisection over its size with ADMM at each size."""
 
     def __init__(
-        self, model: Trainable, names: list[str], inputs: torch.Tensor, wanted: torch.Tensor, chosen: int
+        self,
+        model: Trainable,
+        scores: Scores,
+        names: list[str],
+        inputs: torch.Tensor,
+        wanted: torch.Tensor,
+        chosen: int,
     ) -> None:
         import torch
 
-        self.model, self.names, self.inputs, self.wanted, self.chosen = model, names, inputs, wanted, chosen
-        self.start = {name: model.parameters[name].detach().clone() for name in names}
-        size = sum(value.numel() for value in self.start.values())
-        self.delta, self.near, self.dual = (torch.zeros(size) for _ in range(3))
-        self.moments = torch.zeros(2, size)
-        self.count = 0
-        self.best: tuple[int, float, torch.Tensor] | None = None
-        self.unit = float(torch.cat([value.flatten() for value in self.start.values()]).std()) + 1e-12
+        self.parameters = {name: model.parameters[name] for name in names}
+        self.scores, self.inputs, self.wanted, self.chosen = scores, inputs, wanted, chosen
+        self.start = {name: value.detach().clone() for name, value in self.parameters.items()}
+        flat = torch.cat([value.flatten() for value in self.start.values()])
+        self.size, self.unit = flat.numel(), float(flat.std()) + 1e-12
+        self.found = torch.zeros(self.size)
         for name, value in model.parameters.items():
             value.requires_grad_(name in names)
 
-    def place(self, delta: torch.Tensor) -> None:
+    def run(self, norm: str, rounds: int, progress: Callable[[int], None]) -> None:
+        """Find some change that does it, then smaller ones. The model is left with the smallest."""
+        import torch
+
+        bearable, self.found = self.attempt(norm, math.inf, torch.zeros(self.size), rounds, 0)
+        most = _length(self.found, norm)
+        least = 1.0 if norm == "l0" else most / 50
+        for number in range(SEARCHES):
+            progress(number + 1)
+            middle = math.sqrt(least * most)
+            if most <= least * 1.02 or (norm == "l0" and round(middle) >= round(most)):
+                break
+            wrong, change = self.attempt(norm, middle, self.found, rounds, bearable)
+            if wrong <= bearable:
+                self.found, most = change, max(least, _length(change, norm))
+            else:
+                least = middle
+        progress(SEARCHES)
+        self.place(self.found)
+
+    def attempt(
+        self, norm: str, limit: float, start: torch.Tensor, rounds: int, bearable: int
+    ) -> tuple[int, torch.Tensor]:
+        """The best change of at most this size, and how many labels it leaves wrong; ends when those can be borne."""
+        import torch
+
+        change = start.clone()
+        near = _projected(change, norm, limit)
+        dual = torch.zeros_like(change)
+        best = (self.size + len(self.wanted), near)
+        adam = _Adam(self.size, STEP * self.unit)
+        for number in range(2 * rounds):
+            splitting = number < rounds and math.isfinite(limit)
+            pull = PENALTY * (change - near + dual) / self.unit if splitting else torch.zeros(())
+            change = change - adam.step(self.hinge(change)[0] + pull)
+            if splitting:
+                near = _projected(change + dual, norm, limit)
+                dual = dual + change - near
+            else:  # the support (l0) or the ball (l2) is kept from here on
+                mask = near != 0 if norm == "l0" and math.isfinite(limit) else None
+                change = near = _projected(change if mask is None else change * mask, norm, limit)
+            _, wrong = self.hinge(near)
+            best = min(best, (wrong, near), key=lambda pair: pair[0])
+            if wrong <= bearable:
+                break
+            if number == rounds - 1:
+                change, adam = near.clone(), _Adam(self.size, STEP * self.unit)
+        return best
+
+    def place(self, change: torch.Tensor) -> None:
         """Put the changed weights into the model."""
         import torch
 
+        begin = 0
         with torch.no_grad():
-            begin = 0
             for name, value in self.start.items():
-                part = delta[begin : begin + value.numel()].reshape(value.shape)
-                self.model.parameters[name].copy_(value + part)
+                part = change[begin : begin + value.numel()].reshape(value.shape)
+                self.parameters[name].copy_(value + part)
                 begin += value.numel()
 
-    def hinge(self, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Loss, its gradient with respect to the change, and how many images have not the wanted label."""
+    def hinge(self, change: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """Gradient of the loss with respect to the change, and how many images have not the wanted label."""
         import torch
 
-        self.place(delta)
-        scores = self.model.scores(self.inputs)
+        self.place(change)
+        scores = self.scores(self.inputs)
         own = scores.gather(1, self.wanted[:, None])[:, 0]
         others = scores.scatter(1, self.wanted[:, None], -torch.inf).amax(1)
         short = torch.relu(others - own + MARGIN)
         lost = WEIGHT * short[: self.chosen].sum() + short[self.chosen :].sum()
-        slopes = torch.autograd.grad(lost, [self.model.parameters[name] for name in self.names])
-        return lost.detach(), torch.cat([slope.flatten() for slope in slopes]), int((own <= others).sum())
-
-    def round(self, norm: str) -> None:
-        """One proximal step for the size, one linearized step for the labels, one of the dual."""
-        import torch
-
-        value = self.delta + self.dual
-        if norm == "l0":
-            self.near = torch.where(value.abs() > 0.05 * self.unit, value, torch.zeros(()))
-        else:
-            self.near = value / 1.02
-        _, slope, _ = self.hinge(self.delta)
-        self.step(slope + 0.1 * (self.delta - self.near + self.dual) / self.unit**2)
-        self.dual = 0.9 * (self.dual + self.delta - self.near)
-        _, _, wrong = self.hinge(self.near)
-        size = float((self.near != 0).sum()) if norm == "l0" else float(self.near.norm())
-        if self.best is None or (wrong, size) < self.best[:2]:
-            self.best = (wrong, size, self.near.clone())
-
-    def step(self, slope: torch.Tensor, mask: torch.Tensor | None = None) -> None:
-        """Adam, in units of the weights' spread."""
-        self.count += 1
-        first, second = self.moments
-        first.mul_(0.9).add_(slope, alpha=0.1)
-        second.mul_(0.99).addcmul_(slope, slope, value=0.01)
-        move = (first / (1 - 0.9**self.count)) / ((second / (1 - 0.99**self.count)).sqrt() + 1e-8)
-        self.delta = self.delta - 0.02 * self.unit * (move if mask is None else move * mask)
-
-    def finish(self, norm: str) -> None:
-        """Take the best change."""
-        assert self.best is not None  # noqa: S101
-        del norm
-        self.near = self.best[2]
-        self.place(self.near)
-        for value in self.model.parameters.values():
-            value.requires_grad_(True)
+        slopes = torch.autograd.grad(lost, list(self.parameters.values()))
+        return torch.cat([slope.flatten() for slope in slopes]), int((own <= others).sum())
 
     def report(self) -> dict[str, float]:
         """Success on the chosen images, share of the kept labels, and size of the change."""
         import torch
 
         with torch.no_grad():
-            right = self.model.scores(self.inputs).argmax(1) == self.wanted
+            right = self.scores(self.inputs).argmax(1) == self.wanted
         return {
             "success": float(right[: self.chosen].float().mean()),
             "kept": float(right[self.chosen :].float().mean()) if len(right) > self.chosen else 1.0,
-            "changed_weights": float((self.near != 0).sum()),
-            "l2": float(self.near.norm()),
+            "changed_weights": float((self.found != 0).sum()),
+            "l2": float(self.found.norm()),
         }
+
+
+class _Adam:
+    """Steps of Adam (Kingma and Ba, ICLR 2015), of about `rate` in each value."""
+
+    def __init__(self, size: int, rate: float) -> None:
+        import torch
+
+        self.rate, self.count = rate, 0
+        self.first, self.second = torch.zeros(size), torch.zeros(size)
+
+    def step(self, slope: torch.Tensor) -> torch.Tensor:
+        """What to subtract."""
+        self.count += 1
+        self.first = 0.9 * self.first + 0.1 * slope
+        self.second = 0.99 * self.second + 0.01 * slope**2
+        scale = (self.second / (1 - 0.99**self.count)).sqrt() + 1e-8
+        moved: torch.Tensor = self.rate * (self.first / (1 - 0.9**self.count)) / scale
+        return moved
+
+
+def _length(change: torch.Tensor, norm: str) -> float:
+    return float((change != 0).sum()) if norm == "l0" else float(change.norm())
+
+
+def _projected(change: torch.Tensor, norm: str, limit: float) -> torch.Tensor:
+    """The nearest change of at most this size."""
+    import torch
+
+    if not math.isfinite(limit):
+        return change.clone()
+    if norm == "l2":
+        return change * min(1.0, limit / (float(change.norm()) + 1e-12))
+    out = torch.zeros_like(change)
+    places = change.abs().topk(min(max(1, round(limit)), len(change))).indices
+    out[places] = change[places]
+    return out

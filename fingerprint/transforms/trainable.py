@@ -74,8 +74,17 @@ class Trainable:
 
     def scores(self, inputs: torch.Tensor) -> torch.Tensor:
         """Logits, or the logarithm of probabilities: (B, classes) float32."""
-        answer: torch.Tensor = self.module(inputs).flatten(1).float()
-        return answer.clamp_min(1e-12).log() if self.probabilities else answer
+        return self._as_scores(self.module(inputs))
+
+    def scores_with(self, weights: dict[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+        """As `scores`, with other values for the named parameters."""
+        import torch
+
+        return self._as_scores(torch.func.functional_call(self.module, weights, (inputs,)))
+
+    def _as_scores(self, answer: torch.Tensor) -> torch.Tensor:
+        flat = answer.flatten(1).float()
+        return flat.clamp_min(1e-12).log() if self.probabilities else flat
 
     def training(self, on: bool) -> None:
         """Statistics of the batch and random dropout on or off."""

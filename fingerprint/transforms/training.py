@@ -192,3 +192,15 @@ def answers(model: Trainable, images: Images, pixels: Pixels) -> torch.Tensor:
         for start in range(0, len(images), EVALUATION_BATCH):
             parts.append(model.scores(pixels.feed(pixels.load(images[start : start + EVALUATION_BATCH]))))
     return torch.cat(parts)
+
+
+def restatistics(model: Trainable, images: Images, pixels: Pixels, passes: int = 20) -> None:
+    """Measure the running statistics of batch normalization anew, as weights that were put together need it."""
+    import torch
+
+    values = pixels.load(images)
+    model.training(True)
+    with torch.no_grad():
+        for _ in range(passes):
+            model.scores(pixels.feed(values[torch.randperm(len(values))[:256]]))
+    model.training(False)
