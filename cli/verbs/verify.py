@@ -203,12 +203,14 @@ def _verify(
 ) -> int:
     """Verify, print, record; answer the exit code. What it imports comes in while the first suspect answers."""
     import threading
+    from dataclasses import replace
 
     from cli import comparing, early
     from cli.exits import exit_code
     from cli.output import Reports
     from cli.remote import RecordedExposures
     from cli.reporting import after
+    from fingerprint.api.results import correct
     from fingerprint.api.subjects import Subject
     from fingerprint.api.verify import verify as compare
     from fingerprint.report.interface import Summary
@@ -216,6 +218,7 @@ def _verify(
     early.collect_again()
     reports = stack.enter_context(Reports(request.targets, verbose=request.verbose, private=request.show_probes))
     results, rows = [], []
+    several = len(suspects) * len(selection.fingerprints) > 1
     named = [s.suspect.path if isinstance(s, Subject) else str(s) for s in suspects]
     asked = comparing.parameters(named, selection, options)
     records.begin("verify", asked, now=not request.known)
@@ -228,12 +231,17 @@ def _verify(
         results.append(result)
         rows.append(result.to_dict())
         records.add(result)
-        reports.stream(rows[-1], final=True)
+        if not several:  # else the correction may change it
+            reports.stream(rows[-1], final=True)
     records.finish()
+    summary = Summary("verify")
+    if several:
+        results, correction = correct(results, options.alpha)
+        rows, summary = [r.to_dict() for r in results], replace(summary, correction=vars(correction))
     closing = threading.Thread(target=pool.close, daemon=True)  # ending workers is waiting, and so is recording
     closing.start()
     terminal.close()
-    reports.finish(rows, after(Summary("verify"), results, selection.fingerprints, request, records, terminal))
+    reports.finish(rows, after(summary, results, selection.fingerprints, request, records, terminal))
     stack.close()
     closing.join()
     return exit_code([comparing.finding(r) for r in results], request.fail_on, request.expect)

@@ -9,9 +9,8 @@ from itertools import islice
 from typing import TypeAlias
 
 from fingerprint.api.auditing import AuditCodec, Examined, WorkFactory, stamp_of
-from fingerprint.api.results import Result, Suspect
+from fingerprint.api.results import Result, Suspect, correct, corrected
 from fingerprint.api.verify import Known, VerifyOptions
-from fingerprint.decision.correction import Correction, benjamini_hochberg
 from fingerprint.engine.executors.interface import Executor
 from fingerprint.engine.executors.local import LocalExecutor
 from fingerprint.errors import UsageError
@@ -124,20 +123,6 @@ class _Listing:
     def recalled(self, artifact: Artifact) -> Examined | None:
         """What is remembered of an artifact that was just taken."""
         return self._known.pop(id(artifact), None)
-
-
-def correct(results: Sequence[Result], alpha: float) -> tuple[list[Result], Correction]:
-    """Final results: `derived` stands only where it survives Benjamini-Hochberg over all tests of the audit."""
-    correction = benjamini_hochberg([r.total_p for r in results if r.total_p is not None], alpha)
-    return [corrected(result, correction) for result in results], correction
-
-
-def corrected(result: Result, correction: Correction) -> Result:
-    """The final form of one result."""
-    if result.lineage != "derived" or result.total_p is None or result.total_p <= correction.threshold:
-        return result
-    text = f"It stands out by itself, but not after correction for {correction.tests} tests."
-    return result.with_lineage("inconclusive", text)
 
 
 __all__ = ["AuditOptions", "Suspect", "audit", "correct", "corrected", "examine", "threads_of"]

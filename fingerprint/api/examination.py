@@ -29,7 +29,7 @@ from fingerprint.errors import (
 )
 from fingerprint.model import Floats
 from fingerprint.record import Fingerprint, canonical
-from fingerprint.remote.interface import Manner, Meter
+from fingerprint.remote.interface import REVEALED, Manner, Meter
 from fingerprint.spec import FoundSpec
 
 if TYPE_CHECKING:
@@ -165,13 +165,18 @@ class Examination:
         answered = self.subject.answered(fingerprint)
         if answered is not None:
             return Draw(np.asarray(answered, np.int64))
+        known = self.verifier.exposures.known(fingerprint.manifest.probes.merkle_root)
+        burnt = frozenset[int]().union(*(probes for name, probes in known.items() if name.startswith(REVEALED)))
+        if len(burnt) >= fingerprint.manifest.probes.count:
+            raise BudgetSpent(
+                f"all probes of {fingerprint.manifest.name!r} were revealed", remedy="Make a new fingerprint."
+            )
         avoid: frozenset[int] = frozenset()
         if place is not None:
-            known = self.verifier.exposures.known(fingerprint.manifest.probes.merkle_root)
             avoid = avoid.union(*(probes for name, probes in known.items() if name != place))
         if count is not None and self.options.cover:
             count = max(1, int((count - 2 * AGAIN) / (1.0 + self.options.cover)))
-        drawn = draw(fingerprint, count, avoid)
+        drawn = draw(fingerprint, count, avoid, burnt)
         return in_random_order(drawn, avoid) if self._sequential or self.options.cover else drawn
 
     def _mark(self, index: int, probes: NDArray[np.int64]) -> None:

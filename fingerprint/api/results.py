@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
+from fingerprint.decision.correction import Correction, benjamini_hochberg
 from fingerprint.decision.verdict import Verdict
 
 SCHEMA_VERSION = 1
@@ -118,3 +119,17 @@ class Result:
             "adaptation": self.adaptation,
             "verdict": verdict,
         }
+
+
+def correct(results: Sequence[Result], alpha: float) -> tuple[list[Result], Correction]:
+    """Final results: `derived` stands only where it survives Benjamini-Hochberg over all tests."""
+    correction = benjamini_hochberg([r.total_p for r in results if r.total_p is not None], alpha)
+    return [corrected(result, correction) for result in results], correction
+
+
+def corrected(result: Result, correction: Correction) -> Result:
+    """The final form of one result."""
+    if result.lineage != "derived" or result.total_p is None or result.total_p <= correction.threshold:
+        return result
+    text = f"It stands out by itself, but not after correction for {correction.tests} tests."
+    return result.with_lineage("inconclusive", text)

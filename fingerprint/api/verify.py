@@ -117,6 +117,7 @@ def verify(
     with ExitStack() as stack:
         workers = pool if pool is not None else stack.enter_context(WorkerPool(threads=options.threads))
         verifier = Verifier(fingerprints, options, workers, known, exposures=exposures)
+        verifier.tests = len(suspects) * len(fingerprints)
         subjects = [subject_of(place, options, workers) for place in suspects]
         take = stack.enter_context(ahead(subjects))
         for index in range(len(subjects)):
@@ -142,6 +143,7 @@ class Verifier:
         self.known = known
         self.seen = seen if seen is not None else {}
         self.exposures: Exposures = exposures if exposures is not None else ForgottenExposures()
+        self.tests = 1  # pairs of suspect and fingerprint in this run
         self._tests: dict[tuple[int, float], LineageTest] = {}
         self._reduced: dict[tuple[int, float, LabelMap], LineageTest | None] = {}
 

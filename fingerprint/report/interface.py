@@ -38,10 +38,10 @@ class RecordView:
 class Summary:
     """What a report says about the whole run.
 
-    run: its id in the database, or None where it was not recorded. correction: what was controlled over all tests of
-    an audit. partial: the run was cut short, and rows are missing. parameters: what was asked. records: by the
-    fingerprint's id, filled for formats that say `shows_records`. answers: by the suspect's path and the fingerprint's
-    id, filled where probes are to be shown (see `Result.answers`).
+    run: its id in the database, or None where it was not recorded. correction: what was controlled over all tests,
+    where there are several. partial: the run was cut short, and rows are missing. parameters: what was asked. records:
+    by the fingerprint's id, filled for formats that say `shows_records`. answers: by the suspect's path and the
+    fingerprint's id, filled where probes are to be shown (see `Result.answers`).
     """
 
     kind: Literal["verify", "audit"]

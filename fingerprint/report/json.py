@@ -13,7 +13,8 @@ SCHEMA_VERSION = 1
 
 
 class JsonReport(Report):
-    """`{"schema_version": 1, "results": [...]}`; an audit adds `run`, `correction` and `partial`."""
+    """`{"schema_version": 1, "results": [...]}`; an audit adds `run`, `correction` and `partial`,
+    a verify of several pairs `correction`."""
 
     name: ClassVar[str] = "json"
 
@@ -24,9 +25,9 @@ class JsonReport(Report):
 
 
 def about(summary: Summary) -> dict[str, object]:
-    """The fields that an audit adds to the document."""
+    """The fields that an audit adds to the document, and a verify of several pairs."""
     if summary.kind != "audit":
-        return {}
+        return {} if summary.correction is None else {"correction": summary.correction}
     return {"run": summary.run, "correction": summary.correction, "partial": summary.partial}
 
 

@@ -13,7 +13,7 @@ from fingerprint.report.json import SCHEMA_VERSION, about, dumps
 class JsonlReport(Report):
     """Every line is an object with `schema_version`. Rows carry `provisional`; the last line carries `summary`.
 
-    A row that is provisional (before the correction of an audit) comes again as final at the end.
+    A row that is provisional (before the correction for many tests) comes again as final at the end.
     """
 
     name: ClassVar[str] = "jsonl"
@@ -24,7 +24,7 @@ class JsonlReport(Report):
 
     def finish(self, rows: Sequence[Row], summary: Summary) -> str:
         """See `Report.finish`."""
-        again = [_line({**row, "provisional": False}) for row in rows] if summary.kind == "audit" else []
+        again = [_line({**row, "provisional": False}) for row in rows] if summary.correction is not None else []
         return "".join([*again, _line({"summary": counts(rows), **about(summary)})])
 
 
