@@ -40,7 +40,8 @@ def _lines(results: Results) -> Iterable[Line]:
     yield (
         "TPR without a false positive, pooled",
         ">= 0.95",
-        f"{rate.value:.3f} ({rate.low:.2f} to {rate.high:.2f}); {main.negatives} negatives, FPR < {main.fpr_limit:.3f}",
+        f"{rate.value:.3f} ({rate.low:.2f} to {rate.high:.2f}); FPR < {main.fpr_limit:.3f} by {main.negatives} "
+        f"negatives, < {main.strangers_limit:.3f} by {main.strangers} strangers",
         rate.value >= 0.95,
     )
     yield ("mean over rows of AUC", ">= 0.985", f"{main.mean_auc:.3f}", main.mean_auc >= 0.985)

@@ -32,20 +32,30 @@ SHARES = np.concatenate([np.linspace(0.01, 0.99, 50), [0.999]])  # probabilities
 
 @dataclass(frozen=True)
 class Cohort:
-    """Who calibrates: rows of a panel, and the author of every row."""
+    """Who calibrates: rows of a panel, and of every row its author and its cluster.
+
+    A cluster holds models that are nearly the same, such as one stranger's compressed copies: all of it counts as one
+    model.
+    """
 
     references: Index
     authors: NDArray[np.str_]
+    clusters: NDArray[np.str_]
 
     def without(self, author: str) -> Index:
         """The references that are not this author's."""
         return np.asarray(self.references[self.authors[self.references] != author])
 
+    def weights(self, rows: Index) -> Values:
+        """What each of these models counts, (R,): one over the size of its cluster among them."""
+        _, inverse, sizes = np.unique(self.clusters[rows], return_inverse=True, return_counts=True)
+        return np.asarray(1.0 / sizes[inverse])
 
-def frequencies(labels: NDArray[np.int64], classes: int) -> Values:
-    """How often references give each class at each probe, (N, K), smoothed, from their labels (R, N)."""
-    counts = np.stack([(labels == k).sum(axis=0) for k in range(classes)], axis=1)
-    return np.asarray((counts + PRIOR) / (len(labels) + PRIOR * classes))
+
+def frequencies(labels: NDArray[np.int64], weights: Values, classes: int) -> Values:
+    """How often references give each class at each probe, (N, K), smoothed, from labels (R, N) and weights (R,)."""
+    counts = np.stack([weights @ (labels == k) for k in range(classes)], axis=1)
+    return np.asarray((counts + PRIOR) / (weights.sum() + PRIOR * classes))
 
 
 def signed_root(matches: NDArray[np.bool_], chance: Values) -> Values:
@@ -83,7 +93,21 @@ def surprise(panel: Panel, cohort: Cohort) -> Values:
 
 
 Evidence = Callable[[Panel, Cohort], Values]
-_OfModels = Callable[[Panel, NDArray[np.int64], NDArray[np.int64], Values], Values]
+
+
+class Given:
+    """What references answer: labels (R, N), weights (R,), and the frequency of each class at each probe (N, K)."""
+
+    def __init__(self, labels: NDArray[np.int64], weights: Values, classes: int) -> None:
+        self.labels, self.weights = labels, weights
+        self.frequency = frequencies(labels, weights, classes)
+
+    def chance(self, labels: NDArray[np.int64]) -> Values:
+        """How often references give these labels (..., N)."""
+        return np.asarray(self.frequency[np.arange(labels.shape[-1]), labels])
+
+
+_OfModels = Callable[[Panel, NDArray[np.int64], Given], Values]
 
 
 def _per_author(panel: Panel, cohort: Cohort, of_models: _OfModels) -> Values:
@@ -95,33 +119,35 @@ def _per_author(panel: Panel, cohort: Cohort, of_models: _OfModels) -> Values:
     for row, author in enumerate(cohort.authors.tolist()):
         groups.setdefault(author if author in referring else "", []).append(row)
     for author, rows in groups.items():
-        given = panel.labels[cohort.without(author)]
-        found[rows] = of_models(panel, panel.labels[rows], given, frequencies(given, classes))
+        others = cohort.without(author)
+        given = Given(panel.labels[others], cohort.weights(others), classes)
+        found[rows] = of_models(panel, panel.labels[rows], given)
     return found
 
 
-def _mixture(panel: Panel, labels: NDArray[np.int64], given: NDArray[np.int64], frequency: Values) -> Values:
-    chance = frequency[np.arange(len(panel.targets)), panel.targets]
-    return signed_root(labels == panel.targets, np.broadcast_to(chance, labels.shape))
+def _mixture(panel: Panel, labels: NDArray[np.int64], given: Given) -> Values:
+    return signed_root(labels == panel.targets, np.broadcast_to(given.chance(panel.targets), labels.shape))
 
 
-def _normalised(panel: Panel, labels: NDArray[np.int64], given: NDArray[np.int64], frequency: Values) -> Values:
-    own = _mixture(panel, labels, given, frequency)
-    chance = frequency[np.arange(given.shape[1])[None], given]  # (R, N)
-    return np.asarray(own - [signed_root(given == one, chance).mean() for one in labels])
+def _normalised(panel: Panel, labels: NDArray[np.int64], given: Given) -> Values:
+    chance = given.chance(given.labels)
+    alike = [np.average(signed_root(given.labels == one, chance), weights=given.weights) for one in labels]
+    return np.asarray(_mixture(panel, labels, given) - alike)
 
 
-def _surprise(panel: Panel, labels: NDArray[np.int64], given: NDArray[np.int64], frequency: Values) -> Values:
-    weights = -np.log(frequency[np.arange(len(panel.targets)), panel.targets])
+def _surprise(panel: Panel, labels: NDArray[np.int64], given: Given) -> Values:
+    weights = -np.log(given.chance(panel.targets))
     share = ((labels == panel.targets) * weights).sum(axis=1) / max(float(weights.sum()), 1e-9)
     return np.asarray(2.0 * np.sqrt(len(weights)) * share)
 
 
 def standardise(values: Values, cohort: Cohort) -> Values:
     """z-values of all models (M,) against the references; their spread counts as 1, that of chance, at least."""
-    known = values[cohort.references]
-    spread = float(known.std(ddof=1)) if len(known) > 1 else 0.0
-    return np.asarray((values - known.mean()) / max(spread, 1.0))
+    known, weights = values[cohort.references], cohort.weights(cohort.references)
+    middle = float(np.average(known, weights=weights))
+    freedom = weights.sum() - 1.0
+    spread = float(np.sqrt(weights @ np.square(known - middle) / freedom)) if freedom > 0 else 0.0
+    return np.asarray((values - middle) / max(spread, 1.0))
 
 
 def combined(panels: Sequence[Panel], cohort: Cohort, evidence: Evidence = mixture) -> Values:

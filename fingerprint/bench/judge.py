@@ -19,6 +19,7 @@ from fingerprint.bench.methods import UNSCREENED, Method
 from fingerprint.bench.metrics import Cell
 from fingerprint.bench.panel import Index, Panel
 from fingerprint.bench.plan import Plan
+from fingerprint.bench.rows import COMPRESSION
 from fingerprint.bench.zoo import Member
 from fingerprint.errors import ModelError, WorkerError
 from fingerprint.model import Floats
@@ -112,7 +113,9 @@ def score(trials: Sequence[Trial], method: Method, queries: int, draws: int, pla
         panels = [found.panels[name] for name in method.families]
         if sum(len(panel.targets) for panel in panels) < ENOUGH * queries:
             continue
+        groups = {row.name: row.group for row in plan.rows}
         authors = np.array([m.author for m in found.members])
+        clusters = np.array([f"{m.base}/{groups.get(m.row, COMPRESSION)}" for m in found.members])
         exact = all(len(p.targets) <= s for p, s in zip(panels, shares, strict=True))
         for draw in range(1 if exact else draws):
             rng = np.random.default_rng([plan.seed, draw])
@@ -121,7 +124,7 @@ def score(trials: Sequence[Trial], method: Method, queries: int, draws: int, pla
             for fold in (0, 1):
                 references, judged = found.strangers(plan, fold), found.strangers(plan, 1 - fold)
                 if len(references) > 1 and len(judged):
-                    scores = method.statistic(chosen, Cohort(references, authors))
+                    scores = method.statistic(chosen, Cohort(references, authors, clusters))
                     yield Scored(found, fold, np.asarray(scores, np.float64), judged)
 
 

@@ -53,7 +53,15 @@ def _intro(results: Results) -> str:
 
 
 def _methods(main: Sequence[MethodFigures]) -> str:
-    head = ("method", "mean of rows' AUC", "AUC, all", "TPR, no FP", "TPR, FPR 1 %", "negatives", "FPR below (95 %)")
+    head = (
+        "method",
+        "mean of rows' AUC",
+        "AUC, all",
+        "TPR, no FP",
+        "TPR, FPR 1 %",
+        "negatives (strangers)",
+        "FPR below (95 %)",
+    )
     lines = [
         (
             m.method,
@@ -61,8 +69,8 @@ def _methods(main: Sequence[MethodFigures]) -> str:
             _with(m.auc),
             _with(m.tpr_at_0),
             _with(m.tpr_at_1_percent),
-            str(m.negatives),
-            _number(m.fpr_limit),
+            f"{m.negatives} ({m.strangers})",
+            f"{m.fpr_limit:.3f} ({m.strangers_limit:.3f})",
         )
         for m in sorted(main, key=lambda m: -m.mean_auc)
     ]

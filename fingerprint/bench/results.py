@@ -46,8 +46,9 @@ class MethodFigures:
     """One method with so many queries.
 
     auc: over all rows together. mean_auc: mean of the rows' own. tpr_at_0: share of derivatives that score above every
-    judged stranger of their cell. fpr_limit: upper 95 % limit of the false-positive rate that no false positive among
-    `negatives` implies.
+    judged stranger of their cell. negatives: judged unrelated models, each counted once per owner; fpr_limit: upper
+    95 % limit of the false-positive rate that no false positive among them implies. strangers, strangers_limit: the
+    same where all that was derived of one stranger counts as one model.
     """
 
     method: str
@@ -63,6 +64,8 @@ class MethodFigures:
     tpr_at_1_percent: Interval
     negatives: int
     fpr_limit: float
+    strangers: int
+    strangers_limit: float
 
 
 @dataclass(frozen=True)

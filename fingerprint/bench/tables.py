@@ -42,6 +42,7 @@ def method_figures(
     cells = [s.cell() for s in scored]
     one = _of_one_draw(scored)
     negatives = sum(len(c.negatives) for c in one)
+    strangers = sum(len(set(c.negative_groups)) for c in one)
     return MethodFigures(
         method=method.name,
         families=method.families,
@@ -56,6 +57,8 @@ def method_figures(
         tpr_at_1_percent=_rate(cells, 0.01, one),
         negatives=negatives,
         fpr_limit=upper_limit(0, negatives),
+        strangers=strangers,
+        strangers_limit=upper_limit(0, strangers),
     )
 
 

@@ -46,7 +46,7 @@ class World:
 
 def cohort(suspects: int) -> Cohort:
     authors = [f"author-{i // 2}" for i in range(REFERENCES)] + [f"suspect-{i}" for i in range(suspects)]
-    return Cohort(np.arange(REFERENCES), np.array(authors))
+    return Cohort(np.arange(REFERENCES), np.array(authors), np.arange(REFERENCES + suspects).astype(str))
 
 
 EVIDENCE = [mixture, normalised_mixture, surprise]
@@ -96,7 +96,7 @@ def test_of_independent_probes_it_is_a_normal_deviate(seed: int) -> None:
 def test_frequencies_are_smoothed_shares() -> None:
     labels = np.zeros((20, 2), np.int64)
     labels[:, 1] = np.arange(20) % 10
-    found = frequencies(labels, 10)
+    found = frequencies(labels, np.ones(20), 10)
     assert np.allclose(found.sum(axis=1), 1.0)
     assert found[0, 0] > 0.8
     assert 0.0 < found[0, 1] < 0.05
@@ -133,3 +133,18 @@ def test_a_draw_of_probes_keeps_groups_whole() -> None:
     assert len(found.targets) == 30
     assert all((found.groups == number).sum() == 5 for number in set(found.groups.tolist()))
     assert panel.some(PROBES, np.random.default_rng(0)) is panel
+
+
+@pytest.mark.parametrize("evidence", EVIDENCE)
+def test_a_cluster_counts_as_one_model(evidence: Evidence) -> None:
+    """A stranger's copies change nothing, however many there are."""
+    panel = World(8).panel([0.9])
+    copies = replace(panel, labels=np.concatenate([panel.labels[:1], panel.labels[:1], panel.labels]))
+    once = cohort(1)
+    thrice = Cohort(
+        np.arange(REFERENCES + 2),
+        np.concatenate([once.authors[:1], once.authors[:1], once.authors]),
+        np.concatenate([once.clusters[:1], once.clusters[:1], once.clusters]),
+    )
+    found = combined([panel], once, evidence), combined([copies], thrice, evidence)
+    assert np.allclose(found[0], found[1][2:])
