@@ -24,8 +24,11 @@ from fingerprint.errors import FingerprintError, MissingExtra, TransformError
 from fingerprint.model import Floats, Images, labels_of
 from fingerprint.progress import Progress, Silent
 from fingerprint.record import Fingerprint, Trial
+from fingerprint.transforms.compile import Compile
 from fingerprint.transforms.derive import derive, parse_how
+from fingerprint.transforms.files import suffix_of
 from fingerprint.transforms.interface import NO_AXES, Axes, DeriveContext, Transform, Weights, WeightTransform
+from fingerprint.transforms.quantize_files import FileQuantization
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +68,7 @@ TUNED = (
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which copies to make. `learned`: also those that train, where there are labelled images."""
+    """Which copies to make. `converted` need clean images, `tuned` labelled ones."""
 
     compressed: Sequence[str] = COMPRESSED
     converted: Sequence[str] = CONVERTED
@@ -118,7 +121,7 @@ class CopyMaker:
             yield self._edited(self.owner.module, weights_only, context)
             return
         with tempfile.TemporaryDirectory(prefix="fingerprint-") as folder:
-            yield self._derived(how, Path(folder), context, weights_only=len(weights_only) == len(steps))
+            yield self._derived(how, Path(folder) / f"copy{self._suffix(steps)}", context)
 
     def _context(self, number: int) -> DeriveContext:
         data = self._data.take(TUNED_IMAGES, self._seed % 2**32) if self._data is not None else None
@@ -139,10 +142,17 @@ class CopyMaker:
             module = edit_module(module, _Seeded(step, context))
         return self.owner.answering(module)
 
-    def _derived(self, how: str, folder: Path, context: DeriveContext, *, weights_only: bool) -> Predict:
+    def _suffix(self, steps: Sequence[Transform]) -> str:
+        """Of the file in which a chain ends."""
+        last = steps[-1]
+        if isinstance(last, Compile):
+            return suffix_of(last.format)
+        if isinstance(last, FileQuantization):
+            return ".onnx"
+        return self.owner.path.suffix if isinstance(last, WeightTransform) else ".pt2"
+
+    def _derived(self, how: str, out: Path, context: DeriveContext) -> Predict:
         owner = self.owner
-        suffix = owner.path.suffix if weights_only else ".onnx" if "quantize:" in how else ".pt2"
-        out = folder / f"copy{suffix}"
         made = derive(owner.path, how, out, context)
         copied = open_local(out)
         spec = made.spec or owner.spec
