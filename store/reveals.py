@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fingerprint.errors import StoreError, Tampered, UsageError
 from fingerprint.record import PAYLOAD_TYPE, Fingerprint, leaf, merkle_root
+from fingerprint.remote.interface import REVEALED
 from store import dsse, envelopes, exposures, ledger, predicates
 from store.files import private_folder, write_atomic
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from store.exposures import Exposed
     from store.keys import Keys, Signer
 
-PLACE = "revealed to "  # what exposures to a third party begin with
 STATEMENT = "reveal.json"
 
 
@@ -124,7 +124,7 @@ def reveal(
         statement = statement_of(record, indices, audience, time, ledger.head(connection))
         signed = dsse.sign(statement, PAYLOAD_TYPE, *signers)
         sha256 = envelopes.insert(connection, signed, predicates.REVEAL, time)
-        exposures.add_within(connection, record.manifest.probes.merkle_root, indices, PLACE + audience)
+        exposures.add_within(connection, record.manifest.probes.merkle_root, indices, REVEALED + audience)
         body = {"envelope": sha256, "audience": audience, "probes": sorted(indices)}
         ledger.append(connection, "reveal", str(record.id), body, time=time)
     private_folder(out)
@@ -138,7 +138,7 @@ def reveal(
 
 def burnt(exposed: Exposed) -> frozenset[int]:
     """The probes that were revealed."""
-    return frozenset[int]().union(*(probes for place, probes in exposed.items() if place.startswith(PLACE)))
+    return frozenset[int]().union(*(probes for place, probes in exposed.items() if place.startswith(REVEALED)))
 
 
 def check_folder(folder: Path, keys: Keys) -> predicates.Reveal:

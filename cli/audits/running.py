@@ -164,7 +164,7 @@ class _Audit:
             )
         correction = benjamini_hochberg(spool.p_values(), self.options.verify.alpha)
         spool.correction = correction
-        self.journal.finish()
+        self.journal.finish(vars(correction))
         summary = Summary("audit", run=self.journal.run, correction=vars(correction), partial=partial)
         compared = self.selection.fingerprints
         summary = after(summary, spool, compared, self.request, self.journal, self.terminal)

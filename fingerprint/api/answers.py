@@ -26,21 +26,27 @@ class Draw:
     index: NDArray[np.int64]
 
 
-def draw(fingerprint: Fingerprint, budget: int | None, avoid: Collection[int] = ()) -> Draw:
+def draw(
+    fingerprint: Fingerprint, budget: int | None, avoid: Collection[int] = (), burnt: Collection[int] = ()
+) -> Draw:
     """All probes, or `budget` of them: families keep their proportions, order and choice are random (and secret).
+
+    Probes in `burnt`, which were revealed to others, are never drawn.
 
     Probes in `avoid` come last in every family. The draw stays uniform where those were drawn without regard to this
     suspect's answers, as those that were sent to other suspects were.
     """
     count = fingerprint.manifest.probes.count
-    if budget is None or budget >= count:
-        return Draw(np.arange(count))
+    usable = ~np.isin(np.arange(count), np.fromiter(burnt, np.int64))
+    left = np.bincount(fingerprint.payload.family[usable], minlength=len(fingerprint.manifest.families)).tolist()
+    if budget is None or budget >= sum(left):
+        return Draw(np.nonzero(usable)[0])
     rng = np.random.default_rng(secrets.randbits(128))  # made only here: importing numpy.random takes its time
-    shares = _shares([f.count for f in fingerprint.manifest.families], budget)
+    shares = _shares(left, budget)
     late = np.isin(np.arange(count), np.fromiter(avoid, np.int64))
     parts = []
     for i, share in enumerate(shares):
-        shuffled = rng.permutation(np.nonzero(fingerprint.payload.family == i)[0])
+        shuffled = rng.permutation(np.nonzero(usable & (fingerprint.payload.family == i))[0])
         parts.append(shuffled[np.argsort(late[shuffled], kind="stable")][:share])
     return Draw(rng.permutation(np.concatenate(parts)))
 

@@ -126,6 +126,9 @@ class RemoteOptions:
         return {"protocol": self.protocol, "batch": self.batch, "output": self.output, "names": list(self.class_names)}
 
 
+REVEALED = "revealed to "  # what the places of probes begin with that were shown to a third party, and are burnt
+
+
 class Exposures(Protocol):
     """Remembers which probes left this machine. Probes are named by the Merkle root of their set and their index."""
 
