@@ -32,8 +32,8 @@ class TrajectoryFamily(ProbeFamily):
     start: str = "auto"
     legs: int = 4
     kappa: float = 1.0
-    steps: int = 40
-    rate: float = 2.0
+    steps: int = 60
+    rate: float = 4.0
 
     name: ClassVar[str] = "trajectory"
     needs_gradients: ClassVar[bool] = True

@@ -29,17 +29,19 @@ class ZerothFamily(ProbeFamily):
     """Makes probes with the owner's outputs alone.
 
     start: images to start from; kappa: margin in spreads of the log outputs; directions: queries per step and probe;
-    probing: size of a difference, in 8-bit levels; damping: of the Fisher matrix, relative to its mean diagonal;
-    steps, rate: of the descent, in levels.
+    cell: side of the squares in which a direction has one sign (tiling: Ilyas et al., ICLR 2019), in pixels; probing:
+    size of a difference, in 8-bit levels; damping: of the Fisher matrix, relative to its mean diagonal; steps, rate: of
+    the descent, in levels.
     """
 
     start: str = "auto"
     kappa: float = 0.5
-    directions: int = 16
+    directions: int = 8
+    cell: int = 4
     probing: int = 8
-    damping: float = 0.1
-    steps: int = 24
-    rate: float = 16.0
+    damping: float = 0.5
+    steps: int = 40
+    rate: float = 24.0
 
     name: ClassVar[str] = "zeroth"
     needs_gradients: ClassVar[bool] = False
@@ -47,7 +49,7 @@ class ZerothFamily(ProbeFamily):
 
     def __post_init__(self) -> None:
         check_start(self.start)
-        if self.kappa <= 0 or self.directions < 2 or not 1 <= self.probing <= 64 or self.damping <= 0:
+        if self.kappa <= 0 or self.cell < 1 or self.directions < 2 or not 1 <= self.probing <= 64 or self.damping <= 0:
             raise UsageError("zeroth probes: kappa and damping above 0, 2 directions or more, probing from 1 to 64")
 
     def generate(self, context: ProbeContext, count: int) -> Candidates:
@@ -98,7 +100,7 @@ class _Search:
         if not len(rows):
             return False
         shape = (len(rows), family.directions, *self.images.shape[1:])
-        patterns = self.rng.integers(0, 2, shape, dtype=np.int8) * 2 - 1
+        patterns = self._patterns(shape)
         base = np.rint(self.images[rows])[:, None]
         there: Values = np.clip(base + float(family.probing) * patterns, 0.0, 255.0)
         logs = self._logs(self._rounded(there.reshape(-1, *shape[2:]))).reshape(len(rows), family.directions, -1)
@@ -108,6 +110,13 @@ class _Search:
         rate = family.rate * (1.0 - 0.9 * number / family.steps)
         self.images[rows] = np.clip(self.images[rows] - rate * direction, 0.0, 255.0)
         return True
+
+    def _patterns(self, shape: tuple[int, ...]) -> NDArray[np.int8]:
+        """Random signs (N, Q, H, W, C), the same within each cell: fewer dimensions, so a query tells more."""
+        cell, (height, width) = self.family.cell, shape[2:4]
+        coarse = (*shape[:2], -(-height // cell), -(-width // cell), shape[4])
+        signs = self.rng.integers(0, 2, coarse, dtype=np.int8) * 2 - 1
+        return np.asarray(signs.repeat(cell, axis=2).repeat(cell, axis=3)[:, :, :height, :width], np.int8)
 
     def _natural(self, here: Values, logs: Values, targets: Labels) -> Values:
         """(N, Q) natural gradient in the span of the patterns."""

@@ -212,7 +212,7 @@ SETTINGS = {
     "trajectory": "start=uniform,legs=2,kappa=0.3,steps=20,rate=3",
     "universal": "start=blend,images=4,radius=60,kappa=0.1,steps=20,rate=8",
     "minimal": "norms=l0+linf,start=blend,kappa=0.2,steps=20,rate=3",
-    "zeroth": "start=uniform,kappa=0.1,directions=8,probing=4,damping=0.2,steps=12,rate=8",
+    "zeroth": "start=uniform,kappa=0.1,directions=6,cell=2,probing=4,damping=0.2,steps=12,rate=8",
     "signature": "code=a published sentence,start=smooth,kappa=1,delta=0.05,draws=2,steps=30,rate=6",
     "robust": "start=blend,noise=8,draws=2,kappa=0.5,cut=0.75,steps=20,rate=12",
     "difference": "look_at=50,mixtures=20,confidence=0",
