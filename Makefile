@@ -17,7 +17,7 @@ demo: $(STAMP)  ## the main job end to end on a small real model, in about two m
 
 test: $(STAMP)  ## everything but the long suites; fast unit tests first
 	$(BIN)/python -m pytest -q -m "not slow and not cuda" tests/test_*.py tests/decision tests/probes tests/runtimes \
-		tests/engine tests/remote tests/transforms tests/store tests/sources tests/report tests/api tests/golden tests/cli tests/examples
+		tests/engine tests/remote tests/transforms tests/store tests/sources tests/report tests/bench tests/api tests/golden tests/cli tests/examples
 
 test-all: $(STAMP)  ## the long suites too
 	$(BIN)/python -m pytest -q -m "not cuda"
@@ -36,6 +36,7 @@ bench: $(STAMP)  ## figures of docs/results.md; DATA=folder of real models (see 
 	$(BIN)/python benchmarks/formats.py --data $(DATA)
 	$(BIN)/python benchmarks/adaptation.py --data $(DATA)
 	$(BIN)/python benchmarks/many.py --data $(DATA)
+	$(BIN)/python benchmarks/zoo.py --data $(DATA)
 
 clean:
 	rm -rf $(VENV) .demo .bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
