@@ -126,6 +126,14 @@ class Audits:
         query = "SELECT coalesce(max(position) + 1, 0) FROM results WHERE run_id = ?"
         return int(self._connection.rows(query, (run_id,))[0][0])
 
+    def has(self, run_id: str, suspect_sha256: str, fingerprint_id: str) -> bool:
+        """Whether a run has a verdict for a content and a fingerprint."""
+        query = (
+            "SELECT 1 FROM results WHERE suspect_sha256 = ? AND fingerprint_id = ? AND run_id = ? "
+            "AND status = 'decided' LIMIT 1"
+        )
+        return bool(self._connection.rows(query, (suspect_sha256, fingerprint_id, run_id)))
+
     def pairs(self, run_id: str) -> Iterable[tuple[str, str | None, str | None]]:
         """(suspect's path, its digest, fingerprint's id) of every result of a run.
 

@@ -67,7 +67,8 @@ def compare(connection: Connection, checkpoint: predicates.Checkpoint) -> int:
         Tampered: the entry found does not hold.
     """
     place = checkpoint.ledger
-    entry, last = ledger.by_hash(connection, place.hash), ledger.head(connection, place.chain)
+    entry = ledger.by_hash(connection, place.hash)
+    last = ledger.head(connection, place.chain if entry is None else entry.chain)  # a merged branch has its own name
     if entry is not None and entry.seq == place.seq:
         return (last.seq if last else entry.seq) - place.seq
     where = f"the checkpoint of {checkpoint.time} stands at entry {place.seq} ({place.hash[:16]})"
