@@ -257,9 +257,10 @@ class _Creation:
 
             record = add_control_sets(record, options.control_sets, options=options, progress=self.progress)
         if options.ancestors:
-            from fingerprint.api.ancestry import add_ancestors
+            from fingerprint.api.ancestry import AncestorOptions, add_ancestors
 
-            record = add_ancestors(record, options.ancestors, self.data, options=options, progress=self.progress)
+            opening = AncestorOptions(factory=options.factory)
+            record = add_ancestors(record, options.ancestors, self.data, opening, progress=self.progress)
         return record
 
     # -- inputs ------------------------------------------------------------------------------------------------------

@@ -115,6 +115,7 @@ def reproduce(
             budget=made.budget,
             families=None if made.families is None else list(made.families),
             screen=made.screens,
+            integrity=made.integrity,
             factory=factory,
             secret=fingerprint.payload.secret.tobytes(),
         ),

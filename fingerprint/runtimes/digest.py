@@ -17,3 +17,14 @@ def weights_sha256(weights: Mapping[str, NDArray[np.generic]]) -> str | None:
         if value.ndim >= 2 and np.issubdtype(value.dtype, np.floating)
     )
     return hashlib.sha256(b"".join(leaves)).hexdigest() if leaves else None
+
+
+def tensor_digests(weights: Mapping[str, NDArray[np.generic]]) -> list[str]:
+    """SHA-256 (hex) of each tensor of two or more dimensions, sorted, each once: to see which ones two files share."""
+    return sorted(
+        {
+            hashlib.sha256(f"{value.dtype} {value.shape}".encode() + np.ascontiguousarray(value).tobytes()).hexdigest()
+            for value in weights.values()
+            if value.ndim >= 2
+        }
+    )
