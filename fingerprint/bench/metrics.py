@@ -6,7 +6,7 @@ within a cell only (one owner's fingerprint with one calibration), so that pairs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,38 +99,29 @@ def _beta_quantile(share: float, a: float, b: float) -> float:
     return (low + high) / 2.0
 
 
-def bootstrap(
-    cells: Sequence[Cell], figure: Callable[[Sequence[Cell]], float], seed: int, draws: int = DRAWS
-) -> Interval:
-    """Percentile interval of a figure when whole clusters of models are drawn again, with replacement."""
+def auc_interval(cells: Sequence[Cell], seed: int, draws: int = DRAWS) -> Interval:
+    """AUC with a percentile interval: whole clusters of models are drawn again, with replacement (bootstrap)."""
     rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(draws):
-        value = figure([_resampled(cell, rng) for cell in cells])
-        if not np.isnan(value):
-            found.append(value)
-    if not found:
-        return Interval(figure(cells), float("nan"), float("nan"))
-    low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(figure(cells), float(low), float(high))
+    won, pairs = np.zeros(draws), np.zeros(draws)
+    for cell in cells:
+        if not len(cell.positives) or not len(cell.negatives):
+            continue
+        difference = cell.positives[:, None] - cell.negatives[None]
+        wins = (difference > 0) + 0.5 * (difference == 0)
+        positives, negatives = _times(cell.positive_groups, draws, rng), _times(cell.negative_groups, draws, rng)
+        won += ((positives @ wins) * negatives).sum(axis=1)
+        pairs += positives.sum(axis=1) * negatives.sum(axis=1)
+    if not pairs.all():
+        return Interval(auc(cells), float("nan"), float("nan"))
+    low, high = np.quantile(won / pairs, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(auc(cells), float(low), float(high))
 
 
-def _resampled(cell: Cell, rng: np.random.Generator) -> Cell:
-    positives, negatives = _rows(cell.positive_groups, rng), _rows(cell.negative_groups, rng)
-    return Cell(
-        cell.positives[positives],
-        cell.negatives[negatives],
-        tuple(cell.positive_groups[i] for i in positives),
-        tuple(cell.negative_groups[i] for i in negatives),
-    )
-
-
-def _rows(groups: tuple[str, ...], rng: np.random.Generator) -> NDArray[np.int64]:
-    names = sorted(set(groups))
-    if not names:
-        return np.zeros(0, np.int64)
-    members = {name: np.array([i for i, g in enumerate(groups) if g == name], np.int64) for name in names}
-    return np.concatenate([members[names[i]] for i in rng.integers(0, len(names), len(names))])
+def _times(groups: tuple[str, ...], draws: int, rng: np.random.Generator) -> Scores:
+    """How often each model is drawn, (draws, models), when its clusters are drawn with replacement."""
+    names, inverse = np.unique(np.array(groups), return_inverse=True)
+    counts = rng.multinomial(len(names), np.full(len(names), 1.0 / len(names)), size=draws)
+    return np.asarray(counts[:, inverse], np.float64)
 
 
 def roc(cells: Sequence[Cell]) -> tuple[Scores, Scores]:

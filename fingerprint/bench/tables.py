@@ -14,7 +14,7 @@ from fingerprint.bench.metrics import (
     Interval,
     aruc,
     auc,
-    bootstrap,
+    auc_interval,
     hits,
     proportion,
     roc,
@@ -26,7 +26,6 @@ from fingerprint.bench.results import Curve, FamilyFigures, GroupFigures, Method
 from fingerprint.bench.rows import COMPRESSION
 
 SEPARATES = 0.99  # AUC that counts as separated where the queries needed are told
-RESAMPLED = 300  # draws of the bootstrap
 
 
 def method_figures(
@@ -51,7 +50,7 @@ def method_figures(
         owners=tuple(dict.fromkeys(s.trial.owner.name for s in scored)),
         rows=per_row,
         groups=tuple(_group(scored, rows, group) for group in dict.fromkeys(row.group for row in rows)),
-        auc=bootstrap(cells, auc, plan.seed, RESAMPLED),
+        auc=auc_interval(cells, plan.seed),
         mean_auc=float(np.mean([r.auc.value for r in per_row])),
         tpr_at_0=_rate(cells, 0.0, one),
         tpr_at_1_percent=_rate(cells, 0.01, one),
@@ -68,7 +67,7 @@ def _row(scored: Sequence[Scored], row: Row, seed: int) -> RowFigures:
     return RowFigures(
         row=row.name,
         group=row.group,
-        auc=bootstrap(cells, auc, seed, RESAMPLED),
+        auc=auc_interval(cells, seed),
         matched_auc=auc(twins),
         tpr_at_0=_share(cells),
         positives=len({g for c in cells for g in c.positive_groups}),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingerprint.bench.metrics import Cell, aruc, auc, bootstrap, hits, proportion, roc, tpr, uniqueness, upper_limit
+from fingerprint.bench.metrics import Cell, aruc, auc, auc_interval, hits, proportion, roc, tpr, uniqueness, upper_limit
 from fingerprint.decision.distributions import binomial_tail
 
 scores = st.lists(st.floats(-5, 5), min_size=1, max_size=12)
@@ -74,15 +74,31 @@ def test_tpr_of_nothing_is_unknown() -> None:
     assert math.isnan(tpr([], 0.0).value)
 
 
-def test_bootstrap_draws_whole_clusters() -> None:
-    clustered = Cell(np.array([1.0, 1.0, 0.0, 0.0]), np.array([0.5]), ("a", "a", "b", "b"), ("n",))
-    single = Cell(clustered.positives, clustered.negatives, ("a", "b", "c", "d"), ("n",))
-    wide, narrow = (bootstrap([c], auc, 1, 500) for c in (clustered, single))
-    assert wide == bootstrap([clustered], auc, 1, 500)
-    assert wide.value == narrow.value == 0.5
-    assert (wide.low, wide.high) == (0.0, 1.0)
-    shares = [bootstrap([c], auc, 1, 500) for c in (clustered, single)]
-    assert shares[1].low >= shares[0].low and shares[1].high <= shares[0].high
+def test_the_interval_draws_whole_clusters() -> None:
+    """Models that stand and fall together say as much as one."""
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0.7, 1.0, 40)
+    alone = Cell(np.repeat(scores, 4), rng.normal(0, 1, 60), tuple(map(str, range(160))), tuple(map(str, range(60))))
+    together = Cell(alone.positives, alone.negatives, tuple(str(i // 4) for i in range(160)), alone.negative_groups)
+    narrow, wide = auc_interval([alone], 1), auc_interval([together], 1)
+    assert narrow.value == wide.value == auc([alone])
+    assert wide.high - wide.low > narrow.high - narrow.low > 0
+    assert wide.low < wide.value < wide.high
+    assert wide == auc_interval([together], 1)
+
+
+def test_the_interval_holds_the_true_value_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    true, held = 0.76025, 0  # P(N(1, 1) > N(0, 1))
+    for draw in range(200):
+        made = cell(rng.normal(1, 1, 40).tolist(), rng.normal(0, 1, 40).tolist())
+        found = auc_interval([made], draw, 200)
+        held += found.low <= true <= found.high
+    assert held / 200 > 0.88
+
+
+def test_no_pair_has_no_interval() -> None:
+    assert math.isnan(auc_interval([cell([], [1])], 1).low)
 
 
 def test_roc_rises_from_what_beats_every_negative() -> None:
