@@ -28,6 +28,7 @@ from fingerprint.bench.panel import Index, Panel
 Values = NDArray[np.float64]
 PRIOR = 0.5  # pseudo-count of every class at every probe
 SHARES = np.concatenate([np.linspace(0.01, 0.99, 50), [0.999]])  # probabilities of the owner's label that are tried
+_MISS = np.log1p(-SHARES)  # what a probe without a match says
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,24 @@ def frequencies(labels: NDArray[np.int64], weights: Values, classes: int) -> Val
     return np.asarray((counts + PRIOR) / (weights.sum() + PRIOR * classes))
 
 
-def signed_root(matches: NDArray[np.bool_], chance: Values) -> Values:
-    """Signed root of twice the log likelihood ratio, (...,), of matches (..., N) that have this `chance` (..., N).
+class Chance:
+    """How probable the owner's label is at each probe for an unrelated model, (..., N)."""
 
-    Where fewer match than by chance, no mixture fits better than chance alone: then the score test's deviate (below
-    zero), so that models which match less than strangers are told apart too.
-    """
-    gain = np.log(SHARES[:, None] / chance[..., None, :] + (1.0 - SHARES[:, None]))  # (..., shares, N)
-    ratio = np.where(matches[..., None, :], gain, np.log1p(-SHARES)[:, None]).sum(axis=-1).max(axis=-1)
-    score = np.where(matches, 1.0 / chance, 0.0).sum(axis=-1) - matches.shape[-1]
-    deviate = score / np.sqrt((1.0 / chance - 1.0).sum(axis=-1))
-    return np.asarray(np.where(ratio > 0.0, np.sqrt(2.0 * np.maximum(ratio, 0.0)), np.minimum(deviate, 0.0)))
+    def __init__(self, chance: Values) -> None:
+        self._gain = np.log(SHARES[:, None] / chance[..., None, :] + (1.0 - SHARES[:, None])) - _MISS[:, None]
+        self._worth = 1.0 / chance
+        self._spread = np.sqrt((self._worth - 1.0).sum(axis=-1))
+
+    def signed_root(self, matches: NDArray[np.bool_]) -> Values:
+        """Signed root of twice the log likelihood ratio, (...,), of matches (..., N).
+
+        Where fewer match than by chance, no mixture fits better than chance alone: then the score test's deviate
+        (below zero), so that models which match less than strangers are told apart too.
+        """
+        given = matches.astype(np.float64)
+        ratio = ((self._gain @ given[..., None])[..., 0] + matches.shape[-1] * _MISS).max(axis=-1)
+        deviate = ((self._worth * given).sum(axis=-1) - matches.shape[-1]) / self._spread
+        return np.asarray(np.where(ratio > 0.0, np.sqrt(2.0 * np.maximum(ratio, 0.0)), np.minimum(deviate, 0.0)))
 
 
 def mixture(panel: Panel, cohort: Cohort) -> Values:
@@ -126,12 +134,12 @@ def _per_author(panel: Panel, cohort: Cohort, of_models: _OfModels) -> Values:
 
 
 def _mixture(panel: Panel, labels: NDArray[np.int64], given: Given) -> Values:
-    return signed_root(labels == panel.targets, np.broadcast_to(given.chance(panel.targets), labels.shape))
+    return Chance(given.chance(panel.targets)).signed_root(labels == panel.targets)
 
 
 def _normalised(panel: Panel, labels: NDArray[np.int64], given: Given) -> Values:
-    chance = given.chance(given.labels)
-    alike = [np.average(signed_root(given.labels == one, chance), weights=given.weights) for one in labels]
+    chance = Chance(given.chance(given.labels))
+    alike = [np.average(chance.signed_root(given.labels == one), weights=given.weights) for one in labels]
     return np.asarray(_mixture(panel, labels, given) - alike)
 
 

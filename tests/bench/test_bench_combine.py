@@ -9,13 +9,13 @@ import pytest
 from numpy.typing import NDArray
 
 from fingerprint.bench.combine import (
+    Chance,
     Cohort,
     Evidence,
     combined,
     frequencies,
     mixture,
     normalised_mixture,
-    signed_root,
     standardise,
     surprise,
 )
@@ -73,12 +73,12 @@ def test_weak_evidence_of_two_families_adds_up(seed: int, evidence: Evidence) ->
 def test_a_match_counts_by_how_rare_it_is_among_references() -> None:
     matches = np.array([True, False, False, False])
     rare, common = np.array([0.02, 0.5, 0.5, 0.5]), np.array([0.9, 0.5, 0.5, 0.5])
-    assert signed_root(matches, rare) > 1.0 > signed_root(matches, common)
+    assert Chance(rare).signed_root(matches) > 1.0 > Chance(common).signed_root(matches)
 
 
 def test_matching_less_than_strangers_counts_against() -> None:
     chance = np.full(50, 0.5)
-    ordered = [float(signed_root(np.arange(50) < n, chance)) for n in range(0, 51, 5)]
+    ordered = [float(Chance(chance).signed_root(np.arange(50) < n)) for n in range(0, 51, 5)]
     assert ordered[0] < ordered[1] < 0 < ordered[-1]
     assert ordered == sorted(ordered)
 
@@ -86,8 +86,7 @@ def test_matching_less_than_strangers_counts_against() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_of_independent_probes_it_is_a_normal_deviate(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    chance = np.full((4000, 100), 0.2)
-    found = signed_root(rng.random(chance.shape) < chance, chance)
+    found = Chance(np.full(100, 0.2)).signed_root(rng.random((4000, 100)) < 0.2)
     assert abs(found.mean()) < 0.15
     assert 0.8 < found.std() < 1.2
     assert (found > 2.0).mean() < 0.04
