@@ -132,7 +132,7 @@ def _quantization(arguments: Step) -> tuple[int, bool, int] | None:
     """(bits, one scale per tensor, scheme), or None for what is only comparable with itself."""
     match arguments:
         case ("bf16",):
-            return 8, False, 0  # 8 significant bits, each value with an exponent of its own
+            return 9, False, 0  # 8 significant bits, each value with an exponent of its own: within int8
         case ("static" | "dynamic" as scheme, kind) if (bits := _bits(kind)) is not None:
             # these tools choose one scale per tensor for some layers
             return bits, True, _SCHEMES[scheme]

@@ -9,7 +9,11 @@ counts is not how many answers differ from the owner's, but how far they are fro
 
 d counts other labels, or is the root mean square difference of log margins where the suspect gives soft outputs. The
 score of every compressed copy, with itself left out, calibrates: p = (1 + #{copy >= suspect}) / (n + 1), valid if the
-suspect's compression is exchangeable with the copies'. docs/integrity.md says what that leaves open.
+suspect's compression is exchangeable with the copies'. Copies of a scheme that the record holds at few strengths only
+(N:M, whole filters) are compared with, but do not calibrate: with itself left out, such a copy has no neighbour.
+
+Declared compression is told from stronger compression by the excess: the score among declared copies less that among
+all, ranked among the declared copies' own. docs/integrity.md says what all this leaves open.
 """
 
 from __future__ import annotations
@@ -33,6 +37,8 @@ Concluded = Literal["intact", "altered", "unknown"]
 EPSILON: dict[Statistic, float] = {"labels": 2.0, "soft margins": 0.1}  # labels; nats
 FEWEST_COPIES = 19  # compressed copies below which nothing is said: the error would exceed 10 %
 FEWEST_PROBES = 20
+FEWEST_ALIKE = 10  # copies of one scheme below which they do not calibrate
+FEWEST_DECLARED = 19  # declared copies from which their excess is ranked
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,8 @@ class IntegrityEvidence:
     """What the integrity axis rests on.
 
     error: bound on the probability of not `intact` for a declared compression, and of `altered` for any compression up
-    to the recorded strengths; p_declared, p_compressed: p-values of these two. copies: compressed ones that calibrated.
+    to the recorded strengths; p_declared, p_compressed: p-values of these two; p_excess: of "no stronger than
+    declared", None where too few copies are declared to rank it. copies: compressed ones that calibrated.
     nearest: the recorded copy that answers most alike. differing: probes answered otherwise than by the owner.
     detected: of the record's tampered copies, by kind, how many this test at these settings finds, and of how many.
     """
@@ -49,6 +56,7 @@ class IntegrityEvidence:
     score: float
     p_declared: float
     p_compressed: float
+    p_excess: float | None
     error: float
     copies: int
     queries: int
@@ -138,7 +146,24 @@ class IntegrityTest:
         hows = trials.hows
         self._compressed = np.array([i for i, how in enumerate(hows) if is_compression(how)], np.int64)
         self._declared = np.array([i for i in self._compressed if within(hows[i], allowed)], np.int64)
-        self.error = max(alpha, 2.0 / (len(self._compressed) + 1))
+        schemes = [_scheme(hows[i]) for i in self._compressed]
+        alike = [not scheme or schemes.count(scheme) >= FEWEST_ALIKE for scheme in schemes]
+        self._calibrating = self._compressed[np.array(alike, np.bool_)]
+        self._ranking = np.intersect1d(self._declared, self._calibrating)
+        self.level = max(alpha, 2.0 / (len(self._calibrating) + 1))
+
+    @property
+    def error(self) -> float:
+        """Of calling a declared compression anything but intact."""
+        return self.level + (self._excess_level if self._ranks else 0.0)
+
+    @property
+    def _ranks(self) -> bool:
+        return len(self._ranking) >= FEWEST_DECLARED
+
+    @property
+    def _excess_level(self) -> float:
+        return 1.0 / (len(self._ranking) + 1)
 
     def decide(self, labels: Labels, margins: NDArray[np.float64] | None) -> tuple[Concluded, IntegrityEvidence]:
         """The conclusion for labels (N,) and, where outputs are soft, log margins (N,)."""
@@ -146,17 +171,19 @@ class IntegrityTest:
         deviation = Deviation(self.trials, statistic)
         answers: Answers = labels[None] if margins is None else margins[None]
         among, found = deviation.among_copies(), deviation.ratios(answers)[0]
-        null = among[np.ix_(self._compressed, self._compressed)].min(axis=1, initial=np.inf)
+        null = among[np.ix_(self._calibrating, self._compressed)].min(axis=1, initial=np.inf)
         scores = [found[part].min(initial=np.inf) for part in (self._declared, self._compressed)]
-        declared, compressed = (self._p(null, score) for score in scores)
-        conclusion, reason = self._conclude(declared, compressed, len(labels))
+        declared, compressed = (_p(null, score) for score in scores)
+        excess = _p(self._excesses(among), scores[0] - scores[1]) if self._ranks else None
+        conclusion, reason = self._conclude(declared, compressed, excess, len(labels))
         return conclusion, IntegrityEvidence(
             statistic=statistic,
             score=float(min(scores[1], 1e6)),
             p_declared=declared,
             p_compressed=compressed,
+            p_excess=excess,
             error=self.error,
-            copies=len(self._compressed),
+            copies=len(self._calibrating),
             queries=len(labels),
             differing=int((labels != self.trials.targets).sum()),
             nearest=self.trials.hows[int(found.argmin())] or "the released model",
@@ -165,18 +192,22 @@ class IntegrityTest:
             reason=reason,
         )
 
-    def _p(self, null: NDArray[np.float64], score: float) -> float:
-        return float((1 + (null >= score).sum()) / (len(null) + 1))
+    def _excesses(self, among: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How much farther each declared copy is from the other declared ones than from all others."""
+        near = among[np.ix_(self._ranking, self._declared)].min(axis=1, initial=np.inf)
+        return np.asarray(near - among[np.ix_(self._ranking, self._compressed)].min(axis=1, initial=np.inf))
 
-    def _conclude(self, declared: float, compressed: float, queries: int) -> tuple[Concluded, str]:
-        if len(self._compressed) < FEWEST_COPIES or queries < FEWEST_PROBES:
+    def _conclude(
+        self, declared: float, compressed: float, excess: float | None, queries: int
+    ) -> tuple[Concluded, str]:
+        if len(self._calibrating) < FEWEST_COPIES or queries < FEWEST_PROBES:
             return "unknown", (
-                f"{len(self._compressed)} compressed copies and {queries} integrity probes are too few; "
+                f"{len(self._calibrating)} compressed copies and {queries} integrity probes are too few; "
                 f"{FEWEST_COPIES} and {FEWEST_PROBES} are needed."
             )
-        if declared > self.error:
+        if declared > self.level and (excess is None or excess > self._excess_level):
             return "intact", ""
-        if compressed > self.error:
+        if compressed > self.level:
             return "unknown", "It is consistent with compression, but not with what --allow declares."
         missing = [limit for limit in self.allowed if not self._reached(limit)]
         if missing:
@@ -184,8 +215,10 @@ class IntegrityTest:
         return "altered", ""
 
     def _reached(self, limit: str) -> bool:
-        """Whether some recorded copy is at least as strong as a declared limit."""
-        return not steps_of(limit) or any(within(limit, [self.trials.hows[i]]) for i in self._compressed)
+        """Whether some recorded copy is at least as strong as a declared limit; pruning must calibrate, too."""
+        steps = steps_of(limit)
+        copies = self._calibrating if any(step[0] == "prune" for step in steps) else self._compressed
+        return not steps or any(within(limit, [self.trials.hows[i]]) for i in copies)
 
     def _detected(self, among: NDArray[np.float64], null: NDArray[np.float64]) -> dict[str, tuple[int, int]]:
         """By kind, the tampered copies that would not be called intact, and how many there are."""
@@ -194,5 +227,18 @@ class IntegrityTest:
             kind = kind_of(self.trials.hows[i])
             caught, total = found.get(kind, (0, 0))
             score = among[i, self._declared].min(initial=np.inf)
-            found[kind] = (caught + (self._p(null, score) <= self.error), total + 1)
+            found[kind] = (caught + (_p(null, score) <= self.level), total + 1)
         return found
+
+
+def _p(null: NDArray[np.float64], score: float) -> float:
+    """Conformal: the rank of a score among those of n copies. A hair of rounding is no difference."""
+    return float((1 + (null >= score - 1e-9).sum()) / (len(null) + 1))
+
+
+def _scheme(how: str) -> tuple[str, ...]:
+    """The names of a chain's steps without their strengths; empty where nothing is compressed."""
+    return tuple(
+        ":".join(step[:2]) if step[0] == "prune" or step[1] in ("static", "dynamic") else step[0]
+        for step in steps_of(how)
+    )
