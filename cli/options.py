@@ -180,6 +180,33 @@ Allow: TypeAlias = Annotated[
 NoCache: TypeAlias = Annotated[
     bool, typer.Option("--no-cache", help="Ask again, even where an earlier run has the verdict.")
 ]
+MakeReferences: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--make-references",
+        metavar="N",
+        min=0,
+        help="Train N small nets from the labelled images of --data as references. They count as one author.",
+    ),
+]
+Controls: TypeAlias = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--control-set",
+        metavar="PATH",
+        show_default=False,
+        help="Other owners' models, of which probes of the same make are kept to compare with. Trusted. Repeatable.",
+    ),
+]
+Ancestors: TypeAlias = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--ancestor",
+        metavar="FILE",
+        show_default=False,
+        help="A public model that the owner's was made from: what is shared with it does not count. Repeatable.",
+    ),
+]
 Threads: TypeAlias = Annotated[
     int, typer.Option("--threads", metavar="N", min=0, help="Threads of each suspect's runtime; 0 = all cores.")
 ]

@@ -85,6 +85,8 @@ def limit_threads(threads: int) -> None:
 
 def describe(row: FingerprintRow, manifest: Manifest) -> dict[str, object]:
     """A fingerprint in JSON."""
+    from fingerprint.decision.reach import MADE
+
     kind, why_not = _reach(manifest)
     authors = {r.author for r in manifest.references if r.author is not None}
     return {
@@ -108,9 +110,22 @@ def describe(row: FingerprintRow, manifest: Manifest) -> dict[str, object]:
             "authors": len(authors),
             "declared_bound": manifest.declared_bound,
             "reason": why_not or None,
+            "made": sum(r.origin == MADE for r in manifest.references),
+            "controls": len(manifest.controls),
+            "ancestors": [a.name for a in manifest.ancestors],
+            "kin": len(manifest.kin),
+            **_level(manifest),
         },
         "signed_by": list(row.key_ids),
     }
+
+
+def _level(manifest: Manifest) -> dict[str, object]:
+    """The smallest error that a verdict can state, and what would reach `ALPHA`."""
+    from fingerprint.decision.reach import reach
+
+    found = reach(manifest, ALPHA)
+    return {"reachable": found.level, "reach": found.sentence}
 
 
 def _reach(manifest: Manifest) -> tuple[str | None, str]:
@@ -138,6 +153,8 @@ def table(row: FingerprintRow, manifest: Manifest, page: Page, exposed: Exposed 
         ("transferability", transfer + (f" over {len(manifest.screens)} screening nets" if manifest.screens else "")),
         ("Uniqueness Score", score),
         ("calibration", _calibration(manifest)),
+        ("reachable", str(_level(manifest)["reach"])),
+        *([("ancestors", ", ".join(printable(a.name) for a in manifest.ancestors))] if manifest.ancestors else []),
         ("signed by", ", ".join(row.key_ids)),
         *([] if exposed is None else [("exposed", _exposed(exposed, manifest.probes.count))]),
     ]

@@ -10,12 +10,13 @@ import typer
 from cli import options as flags
 from cli.verbs.attest_keys import revoke, rotate
 from cli.verbs.attest_time import timestamp
+from cli.verbs.claims import challenge, reproduce
 
 if TYPE_CHECKING:
     from cli.attesting import Attested
     from store.keys import Signer
 
-HELP = """Check, show, sign, timestamp and revoke signed statements.
+HELP = """Check, show, sign, timestamp and revoke signed statements; settle disputes about fingerprints.
 
 \b
 Examples:
@@ -176,5 +177,5 @@ def _find(what: str, stamp: list[Path] | None, db: Path | None) -> list[Attested
         return attesting.from_database(database, what)
 
 
-for verb in (timestamp, revoke, rotate):
+for verb in (timestamp, revoke, rotate, reproduce, challenge):
     app.command(no_args_is_help=True)(verb)

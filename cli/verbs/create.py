@@ -63,6 +63,9 @@ def create(
             "--screen", metavar="N", help="Small nets to train for screening. Default: 3 where the data allow."
         ),
     ] = None,
+    make_references: flags.MakeReferences = 0,
+    control_set: flags.Controls = None,
+    ancestor: flags.Ancestors = None,
     certify: Annotated[
         bool, typer.Option("--certify", help="State how large a random weight change the probes stand.")
     ] = False,
@@ -128,6 +131,9 @@ def create(
             certify=certify,
             factory=factory,
             allow_code=allow_code,
+            make_references=make_references,
+            control_sets=control_set or (),
+            ancestors=ancestor or (),
         )
         limit_threads(threads)
         made = _make(model, options, previous, terminal)

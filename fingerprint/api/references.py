@@ -163,9 +163,10 @@ def calibrate(
     *,
     allow_code: bool = False,
     factory: str | None = None,
+    origin: str | None = None,
     progress: Progress,
 ) -> Fingerprint:
-    """The same fingerprint with more references: an unsealed new version of the record.
+    """The same fingerprint with more references: an unsealed new version of the record. origin: see `Reference`.
 
     Raises:
         UsageError, CalibrationError: as above; also when all references are already in the record.
@@ -186,7 +187,7 @@ def calibrate(
         )
     known = {r.sha256 for r in manifest.references}
     fresh = [i for i, r in enumerate(measured) if r.sha256 not in known]
-    new = tuple(measured[i] for i in fresh)
+    new = tuple(measured[i].model_copy(update={"origin": origin}) for i in fresh)
     if not new:
         raise UsageError("all of these references are in the record already")
     changed = manifest.model_copy(
