@@ -510,8 +510,8 @@ def main(arguments=None):
         pack = read_pack(asked.pack)
         sources = [p.read_bytes() for p in asked.key] or [d for n, d in sorted(pack.items()) if n.startswith("keys/")]
         keys = dict(load_key(data) for data in sources)
-    except (OSError, ValueError, RuntimeError, Wrong, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        sys.stdout.write("WRONG: the pack can't be read: %s\n" % error)
+    except Exception as error:  # a damaged archive may break anything
+        sys.stdout.write("WRONG: the pack can't be read: %s %s\n" % (type(error).__name__, error))
         return 4
     check = Check(pack, keys)
     if not asked.key:

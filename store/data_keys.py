@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from store.locks import Lock, Secret
 
+LOCK = "lock.json"
 KEY_FORMAT = "dnn-fingerprint-data-key/1"
 Ask: TypeAlias = Callable[["Lock"], "Secret | None"]  # what opens a lock: from a person, a file, the environment
 
@@ -95,6 +96,8 @@ class DataKeys:
         Raises:
             KeyFileError: it can't be opened.
         """
+        if not (self.folder / LOCK).exists():
+            return None
         from store import locks
 
         lock = locks.read(self.folder)
@@ -124,7 +127,7 @@ class DataKeys:
             if key is not None:
                 self.store(sha256, self._encode(sha256, key, locked=secret is not None))
         if secret is None:
-            (self.folder / locks.NAME).unlink()
+            (self.folder / LOCK).unlink()
         return len(plain)
 
     def _open(self, lock: Lock) -> bytes:
@@ -183,7 +186,7 @@ class DataKeys:
         if lock is None or lock.id != wrap["lock"]:
             raise Tampered(
                 f"the data key {self.path(sha256)} is wrapped by a lock that is not here",
-                remedy=f"Restore {self.folder / locks.NAME} from a backup.",
+                remedy=f"Restore {self.folder / LOCK} from a backup.",
             )
         try:
             nonce = bytes.fromhex(str(wrap["nonce"]))

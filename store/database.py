@@ -114,6 +114,8 @@ class Database:
         if given != (row.id, row.tensors_sha256):
             raise Tampered("the sealed record is not the one that its id and manifest name")
         self._require_free(row, replace)
+        if sealed.data_key is not None:
+            self.data_keys.unlock()  # before anything is written
         self._tensors.write(sealed.tensors)
         if sealed.data_key is not None:
             self.data_keys.write(row.tensors_sha256, sealed.data_key)

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from fingerprint.errors import KeyFileError, StoreError, Tampered
 from fingerprint.limits import DEFAULT
 from fingerprint.record import canonical
+from store.data_keys import LOCK
 from store.encoding import decode_base64, encode_base64, fields, parse_canonical
 from store.files import private_folder, read_limited, write_atomic
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 FORMAT = "dnn-fingerprint-lock/1"
-NAME = "lock.json"
 MEMORY_KIB, ITERATIONS, LANES = 64 * 1024, 3, 4  # RFC 9106, section 4
 KEY_FILE_BYTES = 32  # a key file has at least so many
 _FIELDS = frozenset({"format", "id", "kind", "salt", "memory_kib", "iterations", "lanes", "nonce", "key", "sha256"})
@@ -104,7 +104,7 @@ def _associated(identity: str, parameters: tuple[str, int, int, int]) -> bytes:
 def write(folder: Path, lock: Lock) -> None:
     """Put a lock in place, whole. Raises StoreError."""
     value = _value(lock)
-    write_atomic(private_folder(folder) / NAME, canonical({**value, "sha256": _digest(value)}) + b"\n")
+    write_atomic(private_folder(folder) / LOCK, canonical({**value, "sha256": _digest(value)}) + b"\n")
 
 
 def _value(lock: Lock) -> dict[str, JsonValue]:
@@ -133,7 +133,7 @@ def read(folder: Path) -> Lock | None:
         Tampered: it is damaged.
         StoreError: it can't be read, or a newer release wrote it.
     """
-    path = folder / NAME
+    path = folder / LOCK
     try:
         data = read_limited(path, DEFAULT.spec_bytes)
     except FileNotFoundError:
