@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all lint types bench clean
+.PHONY: demo test test-all lint types docs bench clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -17,7 +17,7 @@ demo: $(STAMP)  ## the main job end to end on a small real model, in about two m
 
 test: $(STAMP)  ## everything but the long suites; fast unit tests first
 	$(BIN)/python -m pytest -q -m "not slow and not cuda" tests/test_*.py tests/decision tests/probes tests/runtimes \
-		tests/engine tests/remote tests/transforms tests/store tests/sources tests/report tests/bench tests/api tests/golden tests/cli tests/examples
+		tests/engine tests/remote tests/transforms tests/store tests/sources tests/report tests/docs tests/bench tests/api tests/golden tests/cli tests/examples
 
 test-all: $(STAMP)  ## the long suites too
 	$(BIN)/python -m pytest -q -m "not cuda"
@@ -29,6 +29,10 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+
+docs: $(STAMP)  ## the reference from the code, then the site in build/site
+	$(BIN)/python docs/reference/generate.py
+	$(BIN)/mkdocs build --strict
 
 bench: $(STAMP)  ## figures of docs/results.md; DATA=folder of real models (see benchmarks/README.md)
 	$(BIN)/python benchmarks/effectiveness.py --data $(DATA)
