@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -120,7 +121,7 @@ class _Reporting:
         if summary.partial:
             self.terminal.note("This run did not end: the report holds what was recorded of it.")
         with Reports(self.targets, verbose=verbose, private=show_probes) as reports:
-            if run.kind == "verify":
+            if summary.correction is None:
                 for row in rows:
                     reports.stream(row, final=True)
             reports.finish(rows, summary)
@@ -148,16 +149,22 @@ class _Reporting:
 def _corrected(stored: Sequence[Row], run: RunRow) -> tuple[list[Row], Summary]:
     """The rows as the run ended with them, and what there is to say of it. What is stored is not corrected yet."""
     from cli.reporting import about_run, restored
-    from fingerprint.api.audit import correct
+    from fingerprint.api.results import correct
     from fingerprint.report.interface import Summary
 
     results, correction = [restored(row) for row in stored], None
-    if run.kind == "audit":
+    if run.kind == "audit" or _pairs(run) > 1:
         results, used = correct(results, float(str(run.parameters["alpha"])))
         correction = vars(used)
     kind = "audit" if run.kind == "audit" else "verify"
     summary = Summary(kind, correction=correction, partial=run.finished is None)  # type: ignore[arg-type]
     return [r.to_dict() for r in results], about_run(summary, run)
+
+
+def _pairs(run: RunRow) -> int:
+    """How many comparisons were asked for."""
+    asked = [run.parameters.get(name) for name in ("places", "against")]
+    return math.prod(len(part) for part in asked if isinstance(part, list))
 
 
 def _find(database: Database, text: str) -> RunRow:

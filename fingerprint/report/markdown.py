@@ -35,9 +35,9 @@ class MarkdownReport(Report):
 SPECIAL = re.compile(
     r"[\\`*{}\[\]#|~$]"  # anywhere
     r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis, which inside a word it is not
-    r"|^[-+=>]|(?<=^\d)[.)]|(?<=^\d\d)[.)]|(?<=^\d{3})[.)]|(?<=^\d{4})[.)]"  # lists, quotes and headings
+    r"|^[-+=>]|(?:(?<=^\d)|(?<=^\d\d)|(?<=^\d{3})|(?<=^\d{4}))[.)](?=\s|$)"  # lists, quotes and headings
     r"|<(?=[a-zA-Z/!?])|&(?=[#\w]+;)"  # HTML
-    r"|:(?=//)|(?<=www)\.|:(?=[\w+-]+:)",  # links and pictograms of services
+    r"|:(?=//)|(?<=www)\.|:(?=[a-z_+-][\w+-]*:)",  # links and pictograms of services
     re.IGNORECASE,
 )
 

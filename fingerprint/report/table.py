@@ -137,6 +137,8 @@ def _numbers(verdict: Mapping[str, Any]) -> list[str]:
 def _calibration(used: Mapping[str, Any]) -> str:
     if used["kind"] == "declared":
         return f"bound declared by the owner: {percent(used['bound'] or 0.0)}"
+    if used["kind"] == "controls":
+        return f"rank among {plural(used['n'], 'control set')} for other owners"
     sure = f", {percent(used['confidence'])} confidence" if used["confidence"] else ""
     return f"{used['kind']}, n = {used['n']} references{sure}, {plural(used['authors'], 'author')} stated"
 

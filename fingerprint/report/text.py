@@ -9,6 +9,8 @@ def printable(text: str, keep: str = "") -> str:
     File names and error messages of suspects come from strangers: escape sequences, carriage returns and
     bidirectional overrides must not reach a terminal.
     """
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
 
 

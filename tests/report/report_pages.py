@@ -54,7 +54,7 @@ def full_verdict(**changes: object) -> dict[str, Any]:
     made = verdict(
         families=families, match_rate=0.94, calibration=CalibrationUsed("fitted", 12, 5, 3, 0.95, 0.47), **changes
     )
-    walk = np.cumsum(np.random.default_rng(3).normal(0.12, 0.15, 100))
+    walk = np.cumsum(np.random.default_rng(3).normal(0.05, 0.06, 100))
     return {
         **made,
         "evidence": [[i + 1, float(w)] for i, w in enumerate(walk)],

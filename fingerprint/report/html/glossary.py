@@ -16,8 +16,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         "Calibration",
         "conformal: by the rank among the references, without further assumption. fitted: by a distribution that is "
-        "fitted to the references, with an upper confidence limit. declared: by a bound that the owner declared and "
-        "signed.",
+        "fitted to the references, with an upper confidence limit. controls: by the rank among probe sets of the same "
+        "make for other owners. declared: by a bound that the owner declared and signed.",
     ),
     ("Integrity", "Whether the function is still that of the release: intact, altered, or unknown."),
     ("Direction", "Who came first. Unknown, unless both models carry verified timestamps."),

@@ -31,10 +31,10 @@ class Strip:
 
 @dataclass(frozen=True)
 class Curve:
-    """Log-wealth of a sequential test over queries."""
+    """The wealth of a sequential test's bet that the suspect is no stranger, on a log scale, over the answers seen."""
 
     points: str  # of a polyline
-    zero: float  # y of log-wealth 0
+    zero: float  # y of the wealth at the start
     last: tuple[float, float]
     first: str  # of the axis
     final: str
@@ -99,7 +99,7 @@ def _piles(rates: Sequence[float]) -> list[tuple[float, float]]:
 
 
 def curve(verdict: Mapping[str, Any]) -> Curve | None:
-    """The evidence as it grew, where the verdict carries it as pairs (queries, log-wealth)."""
+    """The evidence as it grew, where the verdict carries it as pairs (answers, log10 of the wealth)."""
     pairs = [_pair(item) for item in verdict.get("evidence") or ()]
     points = [pair for pair in pairs if pair is not None]
     if len(points) < 2:
@@ -113,15 +113,18 @@ def curve(verdict: Mapping[str, Any]) -> Curve | None:
         return round(across, 1), round(22 + (CURVE_HEIGHT - 30) * (high - y) / tall, 1)
 
     placed = [place(x, y) for x, y in points]
-    words = f"After {xs[-1]:g} queries the log-wealth of the test is {ys[-1]:.3g}; its highest value is {max(ys):.3g}."
+    words = (
+        f"After {xs[-1]:g} answers the bet that this is no stranger had multiplied its stake by 10^{ys[-1]:.3g}; "
+        f"at its highest by 10^{max(ys):.3g}."
+    )
     line = " ".join(f"{x},{y}" for x, y in placed)
-    top = f"log-wealth {high:.3g}"
+    top = f"10^{high:.3g}"
     return Curve(line, place(min(xs), 0.0)[1], placed[-1], f"{min(xs):g}", f"{max(xs):g}", top, words)
 
 
 def _pair(item: object) -> tuple[float, float] | None:
     if isinstance(item, Mapping):
-        item = (item.get("queries"), item.get("log_wealth"))
+        item = (item.get("queries"), item.get("log10_wealth"))
     if not isinstance(item, Sequence) or len(item) != 2 or not all(isinstance(v, int | float) for v in item):
         return None
     return float(item[0]), float(item[1])

@@ -115,6 +115,8 @@ def _decision(verdict: Mapping[str, Any]) -> Facts:
 def _calibration(used: Mapping[str, Any]) -> str:
     if used["kind"] == "declared":
         return f"declared by the owner: unrelated models match at most {percent(used['bound'] or 0.0)}"
+    if used["kind"] == "controls":
+        return f"rank among {plural(used['n'], 'control set')}: probes of the same make for other owners"
     parts = [f"{used['kind']}, {plural(used['n'], 'reference model')}", f"{plural(used['authors'], 'author')} stated"]
     if used["confidence"]:
         parts.append(f"{percent(used['confidence'])} confidence")
