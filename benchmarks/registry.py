@@ -202,6 +202,7 @@ def killed(home: Path, place: Path, workers: int, rows: int) -> list[dict[str, A
         assert process.stdout is not None
         for _ in range(rows * part // (KILLS + 1)):
             process.stdout.readline()
+        time.sleep(1.0)  # until some of it is written
         process.send_signal(signal.SIGKILL)
         process.communicate()
     return audited(home, place, workers)

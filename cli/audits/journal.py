@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
@@ -99,6 +100,22 @@ class Journal(Records):
                 self._own |= {id(results)}
             made.append(results)
         return made
+
+    def told_once(self, examined: Examined) -> Examined:
+        """A copy of a file that this run has decided before is not `cached`, whether a kill lay in between or not."""
+        if examined.recalled or not any(result.cached for result in examined.results):
+            return examined
+
+        def own(result: Result) -> bool:
+            sha256, identity = result.suspect.sha256, result.fingerprint.id
+            if not (result.cached and sha256 and identity and self._run):
+                return False
+            return self._database.audits.has(self._run, sha256, identity)
+
+        def look() -> tuple[Result, ...]:
+            return tuple(replace(one, cached=False) if own(one) else one for one in examined.results)
+
+        return replace(examined, results=self._call(look))
 
     def add_examined(self, examined: Examined, closed: Sequence[Result]) -> None:
         """Record an artifact's results, and those for fingerprints that can't be opened here."""

@@ -138,7 +138,8 @@ class _Audit:
             found.close()
         return True
 
-    def _take(self, examined: Examined) -> None:
+    def _take(self, found: Examined) -> None:
+        examined = self.journal.told_once(found)
         shown = list(comparing.with_closed(examined.results, self.selection))
         own = {id(result) for result in examined.results}
         self.journal.add_examined(examined, [result for result in shown if id(result) not in own])

@@ -29,6 +29,7 @@ class Spool(Sequence["Result"]):
         self._first: list[Result] = []
         self._offsets = array("Q")
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  (as long as the audit)
+        self._end = 0  # where the next line begins: nothing is read before the last was written
         self._decisive: list[tuple[str | None, str | None, float | None, bool]] = []
         self.correction: Correction | None = None
         self.suppressed = 0
@@ -41,9 +42,9 @@ class Spool(Sequence["Result"]):
         if len(self._first) < IN_MEMORY:
             self._first.append(result)
             return
-        self._offsets.append(self._file.seek(0, 2))
         line = {"row": result.to_dict(), "settings": result.settings_sha256, "answers": result.answers}
-        self._file.write(json.dumps(line).encode() + b"\n")
+        self._offsets.append(self._end)
+        self._end += self._file.write(json.dumps(line).encode() + b"\n")
 
     def __len__(self) -> int:
         return len(self._decisive)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from fingerprint.decision.correction import Correction, benjamini_hochberg
@@ -111,8 +111,8 @@ class Result:
         if verdict is None and self.verdict is not None:
             verdict = self.verdict.to_dict()
         return {
-            "suspect": asdict(self.suspect),
-            "fingerprint": asdict(self.fingerprint),
+            "suspect": dict(vars(self.suspect)),
+            "fingerprint": dict(vars(self.fingerprint)),
             "status": self.status,
             "reason": self.reason,
             "cached": self.cached,

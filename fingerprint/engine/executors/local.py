@@ -32,18 +32,26 @@ class LocalExecutor(Executor):
         """See `Executor.run`. The next task is taken when a result is asked for and there is room."""
         del codec
         pending: deque[_Done[R] | _Running[R]] = deque()
+        running: list[_Running[R]] = []
         work, coming = make(), iter(tasks)
         threads = ThreadPoolExecutor(self.workers, thread_name_prefix="audit")
         try:
             more = True
             while more or pending:
-                while more and self._has_room(pending):
+                while more and len(pending) < _WAITING:
+                    running = [one for one in running if not one.done()]
+                    if len(running) >= 2 * self.workers:
+                        break
                     task = next(coming, _END)
                     if isinstance(task, _End):
                         more = False
                         break
                     known = ready(task)
-                    pending.append(_Done(known) if known is not None else _Running(threads, work.prepare(task)))
+                    if known is not None:
+                        pending.append(_Done(known))
+                        continue
+                    running.append(_Running(threads, work.prepare(task)))
+                    pending.append(running[-1])
                 if pending:
                     yield pending.popleft().result()
         finally:
@@ -51,9 +59,6 @@ class LocalExecutor(Executor):
                 one.drop()
             work.close()  # first, so that what runs ends now
             threads.shutdown(wait=True, cancel_futures=True)
-
-    def _has_room(self, pending: deque[_Done[R] | _Running[R]]) -> bool:
-        return len(pending) < _WAITING and sum(not one.done() for one in pending) < 2 * self.workers
 
 
 class _End:
@@ -72,10 +77,6 @@ class _Done(Generic[R]):
     def result(self) -> R:
         """It."""
         return self._value
-
-    def done(self) -> bool:
-        """True."""
-        return True
 
     def drop(self) -> None:
         """Nothing is held."""
