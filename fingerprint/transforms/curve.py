@@ -21,7 +21,7 @@ GRAMMAR = (
     f"curve:T:PATH (the point T, 0 < T < 1, of a low-loss Bezier curve to another model); keys {TRAINING}; needs "
     "labelled images"
 )
-DEFAULT = Recipe(epochs=10, lr=0.02)
+DEFAULT = Recipe(epochs=10, lr=0.05)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ def to_kernels(value: Floats, axis: int) -> Floats:
     """A copy as (O, I, H, W): a matrix with H = W = 1, a convolution of another rank with H = 1.
 
     `axis` counts outputs. Inputs are the next axis, as in torch and ONNX, or the last, as in TFLite: told apart by
-    which two axes have one size.
+    which two axes have one size. Where all three have, inputs are taken to be the next one.
     """
     moved = _outputs_first(value, axis)
     if _inputs_last(moved):

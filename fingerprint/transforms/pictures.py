@@ -50,7 +50,8 @@ def filtered(kind: str, value: float, spec: InputSpec, module: torch.nn.Module) 
             pixels = self.filter(pixels).round().clamp(0, 255)
             pixels = pixels.flip(1) if spec.channels == "BGR" else pixels
             pixels = pixels.permute(0, 2, 3, 1) if last else pixels
-            return self.inner(pixels * self.scale + self.offset)  # type: ignore[no-any-return]
+            answer: torch.Tensor = self.inner(pixels * self.scale + self.offset)
+            return answer
 
     return Filtered()
 
@@ -156,14 +157,14 @@ def _jpeg(value: float, spec: InputSpec) -> torch.nn.Module:
                 self.register_buffer(name, torch.from_numpy(np.asarray(array, np.float32)))
 
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            value = torch.einsum("dc,bchw->bdhw", self.colours, pixels)
+            value = torch.einsum("dc,bchw->bdhw", self.colours, pixels).round()
             bottom, right = high * 8 - spec.height, wide * 8 - spec.width
             value = torch.nn.functional.pad(value, (0, right, 0, bottom), mode="replicate") - 128 * self.level()
             blocks = value.reshape(-1, spec.depth, high, 8, wide, 8).permute(0, 1, 2, 4, 3, 5)
             waves = self.cosines @ blocks @ self.cosines.T
             blocks = self.cosines.T @ ((waves / self.table).round() * self.table) @ self.cosines
             value = blocks.permute(0, 1, 2, 4, 3, 5).reshape(-1, spec.depth, high * 8, wide * 8)
-            value = value[:, :, : spec.height, : spec.width] + 128 * self.level()
+            value = value[:, :, : spec.height, : spec.width].round() + 128 * self.level()
             return torch.einsum("dc,bchw->bdhw", self.back, value)
 
         def level(self) -> torch.Tensor:

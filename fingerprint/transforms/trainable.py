@@ -187,7 +187,7 @@ def save_module(module: torch.nn.Module, given: TensorInput, out: Path) -> None:
     import torch
 
     with tool(f"writing {out.name}"):
-        torch.export.save(exported(module.eval() if given.batch else module, given), out)
+        torch.export.save(exported(module, given), out)
 
 
 @contextmanager

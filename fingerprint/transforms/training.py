@@ -194,7 +194,7 @@ def answers(model: Trainable, images: Images, pixels: Pixels) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def restatistics(model: Trainable, images: Images, pixels: Pixels, passes: int = 20) -> None:
+def restatistics(model: Trainable, images: Images, pixels: Pixels, passes: int = 60) -> None:
     """Measure the running statistics of batch normalization anew, as weights that were put together need it."""
     import torch
 

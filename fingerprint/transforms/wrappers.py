@@ -20,7 +20,7 @@ def rewrapped(module: torch.nn.Module, model: Trainable, what: str) -> Trainable
     from fingerprint.transforms.trainable import Trainable, exported
 
     with tool(f"exporting {what} around {model.what}"):
-        return Trainable(exported(module.eval(), model.given), model.what)
+        return Trainable(exported(module, model.given), model.what)
 
 
 def ensemble(one: Trainable, first: InputSpec, other: Trainable, second: InputSpec) -> torch.nn.Module:
