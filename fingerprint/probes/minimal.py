@@ -24,7 +24,7 @@ from fingerprint.probes.intrinsic import runners_up
 from fingerprint.probes.making import Maker, check_start
 from fingerprint.probes.proximal import DISTORTIONS, Distortion
 
-FIRST = {"l0": 2.0, "l1": 0.5, "l2": 20.0, "linf": 200.0, "group": 5.0}  # first weight of each distortion, 8-bit levels
+FIRST = {"l0": 2.0, "l1": 8.0, "l2": 20.0, "linf": 200.0, "group": 5.0}  # first weight of each distortion, 8-bit levels
 FALL, RISE = 0.7, 1.15  # of the weight, after a step without and with the margin
 PATIENCE = 20  # steps without a smaller distortion after which a probe that has one is left as it is
 
