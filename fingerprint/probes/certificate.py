@@ -1,8 +1,8 @@
 """A certificate per probe: how large a random change of the weights its label stands, with a stated confidence.
 
 Certified robustness to weight perturbation (Weng et al., AAAI 2020) bounds the *worst* change by linear relaxation.
-The maintained library for that does not install beside this tool's PyTorch (ADR 0009), and on deep networks such bounds
-are vacuous long before compression. What is given instead is a randomised bound: for a change of every weight that is
+The maintained library for that does not install beside this tool's PyTorch (ADR 0009). What is given instead is a
+randomised bound: for a change of every weight that is
 uniform in +-radius (times its tensor's RMS), the label holds with at least `probability`, and that statement is right
 with at least `confidence`. It says nothing of a change chosen against the probe.
 
