@@ -1,0 +1,299 @@
+"""False claims: what dishonest claimants win with and without the checks of a dispute, and whether honest ones pass.
+
+    python benchmarks/false_claims.py --data DIR [--out .bench/false_claims] [--budget 30] [--seeds 3]
+                                      [--part claimants|honest|all] [--shard 1/1]
+
+DIR holds the folder cifar10 of real models and images, and a manifest.json that names authors. Claimants own a real
+model and invent their calibration (12 references by 12 authors that match little), as anyone can who signs his own
+record. Against 10 models of other people that none of them saw:
+  transferable   adversarial examples made on an ensemble of 5 models, the claimant's among them
+  mislabelled    natural probes made from images half of whose labels are wrong
+  ground seeds   the best of several K, by its match on one model, the victim
+  picked probes  of all candidates of these K, those that the victim answers as the claimant's model does
+Each claim is `derived` on a model; it is accepted "with the challenge" if the uniqueness audit on the other nine
+passes, "with K" if the probes come out again from model and K, "with the nonce" if fresh probes say `derived` too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from benchmarks_common import Entry, stage
+
+from fingerprint.api.challenge import ChallengeOptions, challenge
+from fingerprint.api.create import CreateOptions, ProbeSet, create, make_probes
+from fingerprint.api.owner import Owner
+from fingerprint.api.reproduce import compare_probes, fresh, reproduce
+from fingerprint.api.verify import VerifyOptions, verify
+from fingerprint.data import load_images
+from fingerprint.engine.allocator import keep_freed_memory
+from fingerprint.engine.environment import spin_briefly
+from fingerprint.errors import FingerprintError
+from fingerprint.model import Images, Labels
+from fingerprint.probes.gradient import DifferentiableOwner, target_margin, to_images
+from fingerprint.record import FamilyMatch, Fingerprint, Probes, Reference
+from fingerprint.spec import load_spec, sidecar_path
+
+ALPHA = 0.01
+SEED = 20261123
+CLAIMANT = "akamaster_resnet20.pt2"
+ENSEMBLE = (
+    "atreides_resnet20.onnx",
+    "benjames03_resnet20.onnx",
+    "atreides_base_cnn_exp0p2.onnx",
+    "tutnet_denisdrobyshev.onnx",
+)
+INDEPENDENT = (
+    "atreides_resnet20_neo.onnx",
+    "atreides_resnet20_v12.onnx",
+    "atreides_plainnet20.onnx",
+    "atreides_resnet56_neo.onnx",
+    "atreides_base_cnn_exp0p4.onnx",
+    "atreides_base_cnn_exp0p9.onnx",
+    "benjames03_lenet.onnx",
+    "tutnet_adityaas.onnx",
+    "lenet_gatardo_cifar10_cnn.onnx",
+    "mlperftiny_resnet8_float.tflite",
+)
+HONEST = (
+    "akamaster_resnet20.pt2",
+    "akamaster_resnet32.onnx",
+    "atreides_resnet20.onnx",
+    "atreides_plainnet20.onnx",
+    "atreides_base_cnn_exp0p2.onnx",
+    "atreides_base_cnn_exp0p5.onnx",
+    "benjames03_resnet20.onnx",
+    "benjames03_lenet.onnx",
+    "tutnet_denisdrobyshev.onnx",
+    "lenet_gatardo_cifar10_cnn.onnx",
+)
+
+
+AKAMASTER = tuple(f"akamaster_resnet{depth}.onnx" for depth in (20, 32, 44, 56))
+
+
+def invented(count: int, name: str) -> tuple[Reference, ...]:
+    """References that the claimant made up."""
+    rng = np.random.default_rng(SEED)
+    matches = rng.binomial(count, 0.12, 12)
+    return tuple(
+        Reference(sha256=f"{i:064x}", author=f"nobody {i}", families={name: FamilyMatch(matches=int(m), queries=count)})
+        for i, m in enumerate(matches)
+    )
+
+
+def forged(base: Fingerprint, owner: Owner, images: Images, targets: Labels) -> Fingerprint:
+    """The record with other probes and an invented calibration: all of it is the claimant's to write."""
+    count = len(images)
+    family = base.manifest.families[0].model_copy(update={"count": count, "weight": 1.0})
+    payload = replace(
+        base.payload,
+        probes=images,
+        targets=targets,
+        family=np.zeros(count, np.uint8),
+        responses=owner.predict(images),
+        salts=np.random.default_rng(SEED).integers(0, 256, (count, 32), dtype=np.uint8),
+        reference_orders=None,
+        groups=None,
+    )
+    shape = images.shape[1:]
+    manifest = base.manifest.model_copy(
+        update={
+            "families": (family,),
+            "probes": Probes(count=count, shape=shape, merkle_root=payload.merkle_root()),
+            "references": invented(count, family.name),
+        }
+    )
+    return replace(base, manifest=manifest, payload=payload)
+
+
+def transferable(paths: Sequence[Path], data: Path, count: int) -> tuple[Images, Labels]:
+    """Targeted momentum steps on the margins of all models at once, 24 levels at most from a clean image."""
+    owners = []
+    for path in paths:
+        owner = Owner(path, None)
+        owner.bind(load_spec(sidecar_path(path)))
+        module = owner.model.loaded.differentiable()
+        owners.append(DifferentiableOwner(module, owner.spec, owner.classes, owner.batches))
+    clean = load_images(data, (32, 32, 3), 10, 4 * count)
+    generator = torch.Generator().manual_seed(SEED)
+    start = torch.from_numpy(clean.images).permute(0, 3, 1, 2).float()
+    assert clean.labels is not None
+    targets = (torch.from_numpy(clean.labels) + torch.randint(1, 10, (len(clean),), generator=generator)) % 10
+    images, momentum = start.clone(), torch.zeros_like(start)
+    for _ in range(40):
+        gradient = torch.zeros_like(start)
+        for owner_module in owners:
+            for rows in torch.split(torch.arange(len(start)), 100):
+                gradient[rows] += owner_module.margin_and_gradient(images[rows], targets[rows], 20.0)[1]
+        momentum = 0.9 * momentum + gradient / gradient.abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
+        images = (images - 2.0 * momentum.sign()).clamp(start - 24.0, start + 24.0).clamp(0.0, 255.0)
+    images = images.round()
+    with torch.no_grad():
+        margins = torch.stack([target_margin(o.logits(images), targets) for o in owners])
+    best = margins.min(dim=0).values.argsort(descending=True)[:count]
+    return to_images(images[best]), targets[best].numpy()
+
+
+def mislabelled(data: Path, out: Path) -> Path:
+    """CIFAR images, half of them with a wrong label."""
+    clean = load_images(data, (32, 32, 3), 10, 1500)
+    assert clean.labels is not None
+    wrong = np.random.default_rng(SEED).random(len(clean)) < 0.5
+    np.savez(out, images=clean.images, labels=np.where(wrong, (clean.labels + 3) % 10, clean.labels))
+    return out
+
+
+def claims(record: Fingerprint, suspects: Sequence[Path]) -> dict[str, str]:
+    """What the record says of each model."""
+    found = verify(list(suspects), [record], VerifyOptions(alpha=ALPHA, label_only=True))
+    return {Path(r.suspect.path).name: r.lineage or r.status for r in found}
+
+
+def dispute(
+    name: str, record: Fingerprint, suspects: Sequence[Path], again: str, nonce: Fingerprint
+) -> dict[str, object]:
+    """One claimant against all models: how many claims are accepted by each check."""
+    said = claims(record, suspects)
+    derived = [p for p in suspects if said[p.name] == "derived"]
+    outcomes = {}
+    for suspect in derived:
+        others = [p for p in suspects if p != suspect]
+        outcomes[suspect.name] = challenge(record, others, ChallengeOptions(ALPHA)).outcome
+    judged = {}
+    for suspect in derived:
+        others = [p for p in suspects if p != suspect]
+        judged[suspect.name] = challenge(nonce, others, ChallengeOptions(ALPHA, suspects=[suspect])).claims[0].lineage
+    rates = [r for _, r in challenge(record, suspects, ChallengeOptions(ALPHA)).models]
+    row: dict[str, object] = {
+        "claimant": name,
+        "mean_match": float(np.mean(rates)),
+        "largest_match": float(np.max(rates)),
+        "claimed": len(derived),
+        "with_challenge": sum(o == "passed" for o in outcomes.values()),
+        "reproduced": again,
+        "with_K": len(derived) if again in ("identical", "close") else 0,
+        "with_nonce": sum(o == "derived" for o in judged.values()),
+        "challenge": sorted(set(outcomes.values())),
+    }
+    print(row, flush=True)
+    return row
+
+
+def owner_of(path: Path) -> Owner:
+    """The claimant's opened model."""
+    owner = Owner(path, None)
+    owner.bind(load_spec(sidecar_path(path)))
+    return owner
+
+
+def main() -> None:
+    """Run all claimants, then honest records."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path(".bench/false_claims"))
+    parser.add_argument("--budget", type=int, default=30)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--part", choices=("claimants", "honest", "all"), default="all")
+    parser.add_argument("--shard", default="1/1", help="of the honest records: 1/2 and 2/2 may run side by side")
+    given = parser.parse_args()
+    keep_freed_memory()
+    spin_briefly()
+    started = time.monotonic()
+    shard, shards = (int(part) for part in given.shard.split("/"))
+    folder = given.out / f"{given.part}-{shard}"
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = stage(given.data, folder)
+    if given.part in ("honest", "all"):
+        rows = [honest_row(entries[n], entries, given.budget) for n in HONEST[shard - 1 :: shards]]
+        (folder / "honest.json").write_text(json.dumps(rows, indent=1))
+        print(f"honest records that pass: {sum(h['outcome'] == 'passed' for h in rows)} of {len(rows)}", flush=True)
+    if given.part in ("claimants", "all"):
+        found = claimants(entries, given.data / "cifar10/test.zip", folder, given.budget, given.seeds)
+        (folder / "claimants.json").write_text(json.dumps(found, indent=1))
+    print(f"{time.monotonic() - started:.0f} s")
+
+
+def claimants(entries: dict[str, Entry], images: Path, folder: Path, budget: int, seeds: int) -> dict[str, object]:
+    """All four claimants."""
+    own, suspects = entries[CLAIMANT].path, [entries[n].path for n in INDEPENDENT]
+    owner = owner_of(own)
+    base = create(own, CreateOptions("claim", budget=budget, screen=0))
+    nonce = fresh(base, own, "drawn by the judge later")
+    rows = []
+    made = transferable([own, *(entries[n].path for n in ENSEMBLE)], images, budget)
+    record = forged(base, owner, *made)
+    rows.append(dispute("transferable", record, suspects, reproduce(record, own).agreement, nonce))
+
+    wrong = mislabelled(images, folder / "mislabelled.npz")
+    options = CreateOptions("claim", budget=budget, screen=0, data=wrong, families=["natural"])
+    natural = create(own, options)
+    natural = replace(natural, manifest=natural.manifest.model_copy(update={"references": invented(budget, "natural")}))
+    rows.append(dispute("mislabelled", natural, suspects, reproduce(natural, own, data=wrong).agreement, nonce))
+    try:
+        create(own, replace(options, references=suspects[:8]))
+        refused = "made"
+    except FingerprintError as error:
+        refused = f"refused: {error.message}"
+    print("mislabelled, with honest references:", refused, flush=True)
+
+    runs = [make_probes(own, CreateOptions("claim", budget=budget, screen=0)) for _ in range(seeds)]
+    victim = owner_of(suspects[0])
+    rows.append(ground(runs, base, owner, victim, suspects, nonce))
+    rows.append(picked(runs, base, owner, victim, suspects, nonce, budget))
+    return {"budget": budget, "alpha": ALPHA, "seeds": seeds, "claimants": rows, "mislabelled_create": refused}
+
+
+def ground(
+    runs: Sequence[ProbeSet],
+    base: Fingerprint,
+    owner: Owner,
+    victim: Owner,
+    suspects: Sequence[Path],
+    nonce: Fingerprint,
+) -> dict[str, object]:
+    """The K whose honest probes match the victim best: they come out again from it."""
+    best = max(runs, key=lambda r: float((victim.predict(r.images).argmax(axis=1) == r.targets).mean()))
+    record = forged(base, owner, best.images, best.targets)
+    return dispute("ground seeds", record, suspects, compare_probes(record, best).agreement, nonce)
+
+
+def picked(
+    runs: Sequence[ProbeSet], base: Fingerprint, owner: Owner, victim: Owner, suspects: Sequence[Path],
+    nonce: Fingerprint, budget: int,
+) -> dict[str, object]:  # fmt: skip
+    """Candidates that the victim answers alike; compared with what the K of most of them makes."""
+    images = np.concatenate([r.candidate_images for r in runs])
+    targets = np.concatenate([r.candidate_targets for r in runs])
+    alike = np.nonzero(victim.predict(images).argmax(axis=1) == targets)[0][:budget]
+    record = forged(base, owner, images[alike], targets[alike])
+    again = max((compare_probes(record, run) for run in runs), key=lambda found: found.close)
+    return dispute("picked probes", record, suspects, again.agreement, nonce)
+
+
+def honest_row(entry: Entry, entries: dict[str, Entry], budget: int) -> dict[str, object]:
+    """An honest record of one model, challenged with models of other authors."""
+    judges = [entries[n].path for n in (*INDEPENDENT, *ENSEMBLE, *AKAMASTER) if entries[n].author != entry.author]
+    try:
+        record = create(entry.path, CreateOptions(entry.name, budget=budget, screen=0))
+    except FingerprintError as error:
+        return {"owner": entry.name, "outcome": "not made", "reason": error.message}
+    found = challenge(record, judges, ChallengeOptions(ALPHA))
+    rates = [rate for _, rate in found.models]
+    row: dict[str, object] = {
+        "owner": entry.name, "outcome": found.outcome, "reason": found.reason, "models": len(rates),
+        "mean_match": float(np.mean(rates)), "largest_match": float(np.max(rates)), "bound": found.bound,
+    }  # fmt: skip
+    print(row, flush=True)
+    return row
+
+
+if __name__ == "__main__":
+    main()
