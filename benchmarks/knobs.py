@@ -165,6 +165,9 @@ def main() -> None:
     bench = Bench(arguments.data / arguments.model, arguments.strangers)
     if not bench.strangers:
         raise SystemExit("there is no unrelated model beside the owner")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    title = f"{arguments.model}, {arguments.count} candidates each, {len(bench.strangers)} unrelated models"
+    result = {"version": fingerprint.__version__, "model": arguments.model, "strangers": list(bench.strangers)}
     rows: list[Row] = []
     failed: dict[str, str] = {}
     for knob in arguments.only.split(","):
@@ -175,13 +178,11 @@ def main() -> None:
             else:
                 rows.append(found)
                 print(found, flush=True)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    title = f"{arguments.model}, {arguments.count} candidates each, {len(bench.strangers)} unrelated models"
-    result = {"version": fingerprint.__version__, "model": arguments.model, "strangers": list(bench.strangers)}
-    (arguments.out / "knobs.json").write_text(
-        json.dumps({**result, "rows": [asdict(r) for r in rows], "failed": failed}, indent=1)
-    )
-    (arguments.out / "knobs.md").write_text(markdown(title, rows, failed))
+            # after every row: a sweep that is stopped has not been for nothing
+            (arguments.out / "knobs.json").write_text(
+                json.dumps({**result, "rows": [asdict(r) for r in rows], "failed": failed}, indent=1)
+            )
+            (arguments.out / "knobs.md").write_text(markdown(title, rows, failed))
     print(markdown(title, rows, failed))
 
 

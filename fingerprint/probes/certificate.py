@@ -2,9 +2,9 @@
 
 Certified robustness to weight perturbation (Weng et al., AAAI 2020) bounds the *worst* change by linear relaxation.
 The maintained library for that does not install beside this tool's PyTorch (ADR 0009). What is given instead is a
-randomised bound: for a change of every weight that is
-uniform in +-radius (times its tensor's RMS), the label holds with at least `probability`, and that statement is right
-with at least `confidence`. It says nothing of a change chosen against the probe.
+randomised bound: for a change of every weight that is uniform in +-radius (times its tensor's RMS), the label holds
+with at least `probability`, and that statement is right with at least `confidence`. It says nothing of a change
+chosen against the probe.
 
 Radii are tried in ascending order; one counts if all draws keep the label, and the first that does not ends the search.
 In such a fixed sequence no correction for several tests is due. n draws without a failure reject "p < probability" at
