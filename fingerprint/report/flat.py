@@ -24,6 +24,10 @@ def _calibration(field: str) -> Callable[[Row], Any]:
     return lambda row: ((row["verdict"] or {}).get("calibration") or {}).get(field)
 
 
+def _suppressed(field: str) -> Callable[[Row], Any]:
+    return lambda row: (row.get("suppressed") or {}).get(field)
+
+
 def _families(row: Row) -> str | None:
     families = (row["verdict"] or {}).get("families")
     return dumps([dict(sorted(family.items())) for family in families]) if families else None
@@ -50,6 +54,7 @@ COLUMNS: dict[str, tuple[Type, Callable[[Row], Any]]] = {
     "calibration_confidence": ("number", _calibration("confidence")),
     "calibration_bound": ("number", _calibration("bound")),
     "families": ("text", _families),
+    **{f"suppressed_{name}": ("text", _suppressed(name)) for name in ("reason", "expires")},
 }
 
 

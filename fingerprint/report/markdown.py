@@ -73,7 +73,11 @@ def _table(rows: Sequence[Row]) -> str:
 
 def _line(row: Row) -> str:
     verdict: dict[str, Any] = row["verdict"] or {}
-    cells = [row["suspect"]["path"], row["fingerprint"]["name"], verdict.get("lineage") or row["status"]]
+    cells = [
+        row["suspect"]["path"],
+        row["fingerprint"]["name"],
+        (verdict.get("lineage") or row["status"]) + (", suppressed" if row.get("suppressed") else ""),
+    ]
     if verdict:
         used = verdict["calibration"]
         cells += [

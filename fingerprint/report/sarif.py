@@ -117,7 +117,10 @@ def _result(row: Row, kind: words.Kind, outermost: int) -> dict[str, Any]:
     identity = f"{kind}\0{suspect['sha256'] or path}\0{row['fingerprint']['id'] or row['fingerprint']['name']}"
     physical = {"artifactLocation": {"uri": uri(path.split(NESTED)[0]), "index": outermost}}
     logical = [{"fullyQualifiedName": printable(path), "kind": "module"}]
+    ignored = row.get("suppressed")
+    accepted = {"kind": "external", "status": "accepted", "justification": printable(words.suppressed(row))}
     return {
+        **({"suppressions": [accepted]} if ignored else {}),
         "ruleId": kind,
         "ruleIndex": words.ORDER.index(kind),
         "kind": KINDS[kind],

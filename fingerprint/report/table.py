@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fingerprint.report.interface import Report, Row, Summary
 from fingerprint.report.jsonl import counts
 from fingerprint.report.text import percent, plural, printable
+from fingerprint.report.words import suppressed
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -112,6 +113,8 @@ def _evidence(row: Row) -> Text:
     lines = [printable(row["reason"])] if row["reason"] else []
     if verdict is not None:
         lines += _numbers(verdict)
+    if row.get("suppressed"):
+        lines.append(printable(suppressed(row)))
     if row["cached"]:
         lines.append("(stored verdict; --no-cache asks again)")
     return Text("\n".join(lines))

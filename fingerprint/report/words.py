@@ -67,7 +67,13 @@ def why(row: Row) -> str:
     for text in (verdict.get("explanation"), row["reason"], verdict.get("reason")):
         if text and not any(str(text) in part for part in parts):
             parts.append(str(text))
-    return " ".join(parts)
+    return " ".join([*parts, suppressed(row)]).strip()
+
+
+def suppressed(row: Row) -> str:
+    """That an ignore file accepts the finding, why, and until when; "" where none does."""
+    found = row.get("suppressed")
+    return f"Suppressed until {found['expires']}: {found['reason']}" if found else ""
 
 
 def correction(used: Mapping[str, Any]) -> str:

@@ -48,6 +48,7 @@ def test_valid(rows: list[dict[str, Any]], summary: Summary) -> None:
     run = made(rows, summary)
     assert len(run["results"]) == len(rows) and len(run["artifacts"]) == len(rows)
     assert made([], summary)["results"] == []
+    assert made([row(suppressed={"reason": "ours", "expires": "2027-01-31"})], summary)["results"][0]["suppressions"]
 
 
 def test_kinds_and_levels(rows: list[dict[str, Any]]) -> None:

@@ -38,7 +38,7 @@ def line(row: Row, number: int) -> dict[str, Any]:
         "kind": words.kind(row),
         "path": printable(row["suspect"]["path"]),
         "name": printable(row["fingerprint"]["name"]),
-        "status": verdict.get("lineage") or row["status"],
+        "status": (verdict.get("lineage") or row["status"]) + (", suppressed" if row.get("suppressed") else ""),
         "integrity": verdict.get("integrity", ""),
         "match": percent(verdict["match_rate"]) if asked else "",
         "p": "" if verdict.get("p_value") is None else f"{verdict['p_value']:.2g}",

@@ -64,7 +64,7 @@ def section(row: Row, number: int, summary: Summary, *, pictures: bool) -> Secti
         path=printable(row["suspect"]["path"]),
         name=printable(row["fingerprint"]["name"]),
         kind=words.kind(row),
-        status=verdict.get("lineage") or row["status"],
+        status=(verdict.get("lineage") or row["status"]) + (", suppressed" if row.get("suppressed") else ""),
         headline=printable(words.headline(row)),
         why=printable(words.why(row)),
         decision=_decision(verdict),
