@@ -1,4 +1,4 @@
-"""Adversarial training (Madry et al., ICLR 2018; with one step: Wong et al., ICLR 2020)."""
+"""Adversarial training (Madry et al., ICLR 2018), a part of the loss on clean images (Kurakin et al., ICLR 2017)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ STEP = 1.25  # of a gradient step, relative to EPS / steps
 
 @dataclass(frozen=True)
 class AdversarialRecipe(Recipe):
-    """How it trains; steps: gradient steps for each adversarial image. lr is the highest rate."""
+    """How it trains. steps: gradient steps for each adversarial image. clean: share of the loss on clean images."""
 
     epochs: int = 8
     lr: float = 0.02
     steps: int = 2
+    clean: float = 0.5
 
 
 DEFAULT = AdversarialRecipe()
@@ -40,7 +41,8 @@ class AdversarialTraining(ModuleTransform):
 
     name: ClassVar[str] = "advtrain"
     help: ClassVar[str] = (
-        f"advtrain:EPS (adversarial training, EPS of 255 in l-infinity); keys {TRAINING}, steps; needs labelled images"
+        f"advtrain:EPS (adversarial training, EPS of 255 in l-infinity); keys {TRAINING}, steps, clean (share of the "
+        "loss on clean images); needs labelled images"
     )
     trains: ClassVar[bool] = True
 
@@ -48,7 +50,7 @@ class AdversarialTraining(ModuleTransform):
     def parse(cls, arguments: tuple[str, ...]) -> AdversarialTraining:
         """From (EPS, key=value..)."""
         positional, recipe = read(arguments, DEFAULT, cls.help)
-        if len(positional) != 1 or recipe.steps < 1:
+        if len(positional) != 1 or recipe.steps < 1 or recipe.clean >= 1:
             raise TransformError(f"advtrain can't be told {':'.join(arguments)!r}", remedy=f"Write {cls.help}.")
         return cls(positive(positional[0], cls.help), recipe)
 
@@ -79,7 +81,13 @@ class AdversarialTraining(ModuleTransform):
             model.training(False)
             moved = adversarial(model, inputs, targets[rows], pixels, self.eps, self.recipe.steps)
             model.training(True)
-            return torch.nn.functional.cross_entropy(model.scores(moved), targets[rows])
+            right = targets[rows]
+            if not self.recipe.clean:
+                return torch.nn.functional.cross_entropy(model.scores(moved), right)
+            scores = model.scores(torch.cat([moved, inputs]))
+            lost = torch.nn.functional.cross_entropy(scores, torch.cat([right, right]), reduction="none")
+            hard, easy = lost[: len(right)].mean(), lost[len(right) :].mean()
+            return (1 - self.recipe.clean) * hard + self.recipe.clean * easy
 
         fit(model, images, self.recipe, context, self.spell(), loss, pixels)
         sample = slice(0, 500)

@@ -65,7 +65,8 @@ def _bits(value: float, spec: InputSpec) -> torch.nn.Module:
 
     class Bits(torch.nn.Module):
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            return (pixels / 255 * levels).round() * (255 / levels)
+            kept: torch.Tensor = (pixels / 255 * levels).round() * (255 / levels)
+            return kept
 
     return Bits()
 
