@@ -10,9 +10,14 @@ Probes are not independent and some models are more alike than others. The refer
 without its author, gives the mean and spread that turn it into a z-value (the zero normalisation of speaker
 verification: Auckenthaler, Carey, Lloyd-Thomas: Digital Signal Processing 2000).
 
-Families are combined by the generalised likelihood ratio of a shift upwards in any of them: the root of the sum of the
-squares of the positive z-values. So a strong family's certainty is never averaged away. No reference is judged, and no
-model that is judged calibrates.
+From that is taken what the suspect has in common with each reference, in the same measure (the test normalisation of
+that paper): a suspect that is merely less accurate, smoother or more decided agrees with everybody less or more.
+
+Families are combined as a Bayes factor. A derivative inherits from each family or does not (with even odds); if it
+does, it gives the owner's label with a probability of at least a quarter, beyond chance. So what counts is not how
+unusual a match is but whether it is what a derivative would show: a stranger that stands out a little where derivatives
+stand out far is no candidate, and a blind family costs log 2 at most, however sure another one is. No reference is
+judged, and no model that is judged calibrates.
 """
 
 from __future__ import annotations
@@ -28,6 +33,8 @@ from fingerprint.bench.panel import Index, Panel
 Values = NDArray[np.float64]
 PRIOR = 0.5  # pseudo-count of every class at every probe
 SHARES = np.concatenate([np.linspace(0.01, 0.99, 50), [0.999]])  # probabilities of the owner's label that are tried
+INHERITED = np.linspace(0.25, 1.0, 16)  # probabilities of the owner's label in a family that is inherited
+INHERITS = 0.5  # prior probability that a derivative inherits from a family
 _MISS = np.log1p(-SHARES)  # what a probe without a match says
 
 
@@ -67,8 +74,8 @@ class Chance:
         self._worth = 1.0 / chance
         self._spread = np.sqrt((self._worth - 1.0).sum(axis=-1))
 
-    def signed_root(self, matches: NDArray[np.bool_]) -> Values:
-        """Signed root of twice the log likelihood ratio, (...,), of matches (..., N).
+    def signed_root(self, matches: NDArray[np.bool_] | Values) -> Values:
+        """Signed root of twice the log likelihood ratio, (...,), of matches (..., N), or of their expectation.
 
         Where fewer match than by chance, no mixture fits better than chance alone: then the score test's deviate
         (below zero), so that models which match less than strangers are told apart too.
@@ -121,7 +128,7 @@ _OfModels = Callable[[Panel, NDArray[np.int64], Given], Values]
 def _per_author(panel: Panel, cohort: Cohort, of_models: _OfModels) -> Values:
     """Evidence (M,), each model's computed from the references of other authors."""
     found = np.zeros(len(panel.labels))
-    classes = max(int(panel.labels.max()), int(panel.targets.max()), panel.responses.shape[1] - 1) + 1
+    classes = _classes(panel)
     referring = set(cohort.authors[cohort.references].tolist())
     groups: dict[str, list[int]] = {}
     for row, author in enumerate(cohort.authors.tolist()):
@@ -131,6 +138,10 @@ def _per_author(panel: Panel, cohort: Cohort, of_models: _OfModels) -> Values:
         given = Given(panel.labels[others], cohort.weights(others), classes)
         found[rows] = of_models(panel, panel.labels[rows], given)
     return found
+
+
+def _classes(panel: Panel) -> int:
+    return int(max(panel.labels.max() + 1, panel.targets.max() + 1, panel.responses.shape[1]))
 
 
 def _mixture(panel: Panel, labels: NDArray[np.int64], given: Given) -> Values:
@@ -149,20 +160,59 @@ def _surprise(panel: Panel, labels: NDArray[np.int64], given: Given) -> Values:
     return np.asarray(2.0 * np.sqrt(len(weights)) * share)
 
 
-def standardise(values: Values, cohort: Cohort) -> Values:
-    """z-values of all models (M,) against the references; their spread counts as 1, that of chance, at least."""
-    known, weights = values[cohort.references], cohort.weights(cohort.references)
-    middle = float(np.average(known, weights=weights))
-    freedom = weights.sum() - 1.0
-    spread = float(np.sqrt(weights @ np.square(known - middle) / freedom)) if freedom > 0 else 0.0
-    return np.asarray((values - middle) / max(spread, 1.0))
+@dataclass(frozen=True)
+class Null:
+    """Mean and spread of the references' evidence; the spread counts as 1, that of chance, at least."""
+
+    middle: float
+    spread: float
+
+    @classmethod
+    def of(cls, values: Values, cohort: Cohort) -> Null:
+        """From the evidence of all models (M,). The spread is that of one more model, with its mean unknown."""
+        known, weights = values[cohort.references], cohort.weights(cohort.references)
+        middle = float(np.average(known, weights=weights))
+        count = float(weights.sum())
+        if count <= 1.0:
+            return cls(middle, 1.0)
+        spread = float(np.sqrt(weights @ np.square(known - middle) / (count - 1.0) * (1.0 + 1.0 / count)))
+        return cls(middle, max(spread, 1.0))
+
+    def z(self, values: Values) -> Values:
+        """z-values."""
+        return np.asarray((values - self.middle) / self.spread)
 
 
-def combined(panels: Sequence[Panel], cohort: Cohort, evidence: Evidence = mixture) -> Values:
-    """One score per model (M,), higher = more related: root of the sum of squares of positive z-values.
+def combined(panels: Sequence[Panel], cohort: Cohort) -> Values:
+    """One score per model (M,), higher = more related: sum over families of the log Bayes factor of inheritance."""
+    return np.asarray(np.sum([inheritance(panel, cohort) for panel in panels], axis=0))
 
-    Where none is positive it is the largest z-value.
+
+def inheritance(panel: Panel, cohort: Cohort) -> Values:
+    """Log Bayes factor (M,) of one family: for a derivative, which inherits from it or not, against a stranger.
+
+    Monotone in the normalised evidence, never below log(1 - INHERITS).
     """
-    found = np.stack([standardise(evidence(panel, cohort), cohort) for panel in panels])
-    up = np.sqrt(np.square(np.maximum(found, 0.0)).sum(axis=0))
-    return np.asarray(np.where(up > 0, up, found.max(axis=0)))
+    own, values = mixture(panel, cohort), normalised_mixture(panel, cohort)
+    null, plain = Null.of(values, cohort), Null.of(own, cohort)
+    given = Given(panel.labels[cohort.references], cohort.weights(cohort.references), _classes(panel))
+    chance = given.chance(panel.targets)
+    expected = Chance(chance).signed_root(INHERITED[:, None] + (1.0 - INHERITED[:, None]) * chance)
+    shift = np.maximum((expected - plain.middle) / null.spread, 0.0)
+    exponents = null.z(values)[:, None] * shift - np.square(shift) / 2.0
+    ratio = np.logaddexp.reduce(exponents, axis=1) - np.log(len(shift))
+    return np.asarray(np.logaddexp(np.log(1.0 - INHERITS), np.log(INHERITS) + ratio))
+
+
+def root_of_squares(panels: Sequence[Panel], cohort: Cohort, evidence: Evidence = mixture) -> Values:
+    """Root of the sum of squares of the families' positive z-values (M,); where none is positive, the largest.
+
+    The generalised likelihood ratio of a shift upwards, however small, in any family.
+    """
+    found = []
+    for panel in panels:
+        values = evidence(panel, cohort)
+        found.append(Null.of(values, cohort).z(values))
+    stacked = np.stack(found)
+    up = np.sqrt(np.square(np.maximum(stacked, 0.0)).sum(axis=0))
+    return np.asarray(np.where(up > 0, up, stacked.max(axis=0)))

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.bench.combine import Cohort, combined, normalised_mixture, surprise
+from fingerprint.bench.combine import Cohort, combined, normalised_mixture, root_of_squares
 from fingerprint.bench.panel import Panel
 from fingerprint.decision.relations import (
     all_pairs,
@@ -109,8 +109,8 @@ def methods(families: Sequence[str], combination: Sequence[str]) -> list[Method]
     several = tuple(combination)
     found += [
         Method("combined", several, combined, combines=True),
-        Method("combined, normalised", several, partial(combined, evidence=normalised_mixture), combines=True),
-        Method("combined, surprise", several, partial(combined, evidence=surprise), combines=True),
+        Method("combined, squares", several, root_of_squares, combines=True),
+        Method("combined, normalised", several, partial(root_of_squares, evidence=normalised_mixture), combines=True),
         Method("combined, match rate", several, match_rate, combines=True),
     ]
     return found

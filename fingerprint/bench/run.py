@@ -12,7 +12,9 @@ from fingerprint.bench.asking import Asker
 from fingerprint.bench.judge import Trial, trial
 from fingerprint.bench.making import Maker
 from fingerprint.bench.methods import Method, methods
+from fingerprint.bench.page import page
 from fingerprint.bench.plan import Plan
+from fingerprint.bench.plots import draw
 from fingerprint.bench.results import SCHEMA_VERSION, ImageFigures, MemberFigures, Results
 from fingerprint.bench.splits import Splits
 from fingerprint.bench.tables import curve, family_figures, method_figures, queries_needed
@@ -146,9 +148,6 @@ def write(results: Results, out: Path) -> list[Path]:
     Raises:
         MissingExtra: matplotlib is not installed (the other two are written all the same).
     """
-    from fingerprint.bench.page import page
-    from fingerprint.bench.plots import draw
-
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(results.to_json())
     (out / "results.md").write_text(page(results))

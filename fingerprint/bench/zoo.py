@@ -69,8 +69,11 @@ class Zoo:
         build: bool = True,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
-        """`build`: make what is missing; else it is told as `NotMade`. `shard` (i, n): of the derivatives only the
-        i-th of every n, from 0, so that several processes can build one zoo."""
+        """`build`: make what is missing; else it is told as `NotMade`.
+
+        `shard` (i, n): only the i-th of every n, from 0, so that several processes can build one zoo. What needs a
+        base that another one trains is left out until that is there: run it again.
+        """
         self.folder, self.plan, self.splits, self.asker, self.progress = folder, plan, splits, asker, progress
         self.build, self.shard = build, shard
         self._evaluation = Question.of(splits.evaluation.images)
@@ -78,25 +81,19 @@ class Zoo:
         folder.mkdir(parents=True, exist_ok=True)
 
     def members(self) -> Iterator[Member | NotMade]:
-        """Everybody. What an unfinished zoo needs most comes first.
-
-        Owners, strangers that are files, and those to be matched; the rows one after the other; strangers that are
-        trained and not matched.
-        """
-        transformed = {base.name for base in self.plan.derived_from()}
-        first = [b for b in self.plan.strangers if b.path is not None or b.name in transformed]
-        for base in (*self.plan.owners, *first):
-            yield self.base(base)
+        """Everybody: owners and strangers, then row by row what was made of them."""
+        for number, base in enumerate((*self.plan.owners, *self.plan.strangers)):
+            yield self.base(base, self.build and self._mine(number))
         yield from self.derivatives()
-        for base in self.plan.strangers:
-            if base not in first:
-                yield self.base(base)
 
-    def base(self, base: Base) -> Member | NotMade:
-        """One owner or stranger."""
+    def _mine(self, number: int) -> bool:
+        return number % self.shard[1] == self.shard[0]
+
+    def base(self, base: Base, build: bool = False) -> Member | NotMade:
+        """One owner or stranger; `build`: train it if it is to be trained and was not."""
         if base.name not in self._bases:
             try:
-                found = self._file(base) if base.path is not None else self._trained(base)
+                found = self._file(base) if base.path is not None else self._trained(base, build)
             except FingerprintError as error:
                 return NotMade(base.name, base.name, "", error.message)
             self._bases[base.name] = found
@@ -108,8 +105,7 @@ class Zoo:
         total, done = len(everyone) * len(self.plan.rows), 0
         for row in self.plan.rows:
             for base, member in everyone:
-                mine = done % self.shard[1] == self.shard[0]
-                yield self._derived(member, row, row.chain(base), self.build and mine)
+                yield self._derived(member, row, row.chain(base), self.build and self._mine(done))
                 done += 1
                 self.progress.step("zoo", done, total)
 
@@ -126,7 +122,7 @@ class Zoo:
         accuracy = self._accuracy(path, sha256, spec)
         return Member(base.name, base.name, base.author, "", path, spec, sha256, accuracy)
 
-    def _trained(self, base: Base) -> Member:
+    def _trained(self, base: Base, build: bool) -> Member:
         recipe = base.recipe
         assert recipe is not None  # noqa: S101  (the caller looked)
         what = {
@@ -143,7 +139,7 @@ class Zoo:
             return folder / "model.pt2"
 
         return self._kept(
-            place, what, make, Member(base.name, base.name, base.author, "", place, self.plan.spec, "", 0), self.build
+            place, what, make, Member(base.name, base.name, base.author, "", place, self.plan.spec, "", 0), build
         )
 
     def _derived(self, source: Member, row: Row, how: str, build: bool) -> Member | NotMade:

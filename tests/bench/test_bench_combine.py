@@ -12,11 +12,13 @@ from fingerprint.bench.combine import (
     Chance,
     Cohort,
     Evidence,
+    Null,
     combined,
     frequencies,
+    inheritance,
     mixture,
     normalised_mixture,
-    standardise,
+    root_of_squares,
     surprise,
 )
 from fingerprint.bench.panel import Panel
@@ -56,8 +58,8 @@ EVIDENCE = [mixture, normalised_mixture, surprise]
 @pytest.mark.parametrize("seed", range(5))
 def test_one_certain_family_is_not_averaged_away(seed: int, evidence: Evidence) -> None:
     certain, blind = World(seed).panel([1.0, 0.2]), World(seed + 100).panel([0.1, 0.2])
-    alone = combined([certain], cohort(2), evidence)[REFERENCES]
-    both = combined([certain, blind, blind, blind], cohort(2), evidence)
+    alone = root_of_squares([certain], cohort(2), evidence)[REFERENCES]
+    both = root_of_squares([certain, blind, blind, blind], cohort(2), evidence)
     assert both[REFERENCES] == pytest.approx(alone, rel=0.05)
     assert both[REFERENCES] > 2 * both[REFERENCES + 1]
 
@@ -66,7 +68,9 @@ def test_one_certain_family_is_not_averaged_away(seed: int, evidence: Evidence) 
 @pytest.mark.parametrize("seed", range(5))
 def test_weak_evidence_of_two_families_adds_up(seed: int, evidence: Evidence) -> None:
     first, second = World(seed).panel([0.5]), World(seed + 100).panel([0.5])
-    one, other, both = (combined(p, cohort(1), evidence)[REFERENCES] for p in ([first], [second], [first, second]))
+    one, other, both = (
+        root_of_squares(p, cohort(1), evidence)[REFERENCES] for p in ([first], [second], [first, second])
+    )
     assert both > max(one, other)
 
 
@@ -117,13 +121,39 @@ def test_references_are_measured_without_their_own_author(evidence: Evidence) ->
 def test_suspects_do_not_calibrate(evidence: Evidence) -> None:
     panel = World(6).panel([1.0, 0.3, 0.9])
     few = replace(panel, labels=panel.labels[: REFERENCES + 2])
-    every = combined([panel], cohort(3), evidence)[: REFERENCES + 2]
-    assert np.allclose(every, combined([few], cohort(2), evidence))
+    every = root_of_squares([panel], cohort(3), evidence)[: REFERENCES + 2]
+    assert np.allclose(every, root_of_squares([few], cohort(2), evidence))
 
 
 def test_references_that_all_agree_still_have_a_spread() -> None:
-    values = np.array([0.0] * REFERENCES + [0.5])
-    assert standardise(values, cohort(1))[-1] == pytest.approx(0.5)
+    null = Null.of(np.array([2.0] * REFERENCES + [3.5]), cohort(1))
+    assert (null.middle, null.spread) == (2.0, 1.0)
+    assert null.z(np.array([3.5])) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_certain_family_survives_blind_ones(seed: int) -> None:
+    certain, blind = World(seed).panel([1.0, 0.2]), World(seed + 100).panel([0.1, 0.2])
+    alone = combined([certain], cohort(2))[REFERENCES]
+    both = combined([certain, blind, blind, blind], cohort(2))
+    assert both[REFERENCES] > alone - 3 * np.log(2) - 1e-9
+    assert both[REFERENCES] > 10 > both[REFERENCES + 1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_stands_out_less_than_a_derivative_would_is_no_candidate(seed: int) -> None:
+    """A stranger that is odd in a family where derivatives match wholly, against a student in a weak one."""
+    sharp, weak = World(seed, rate=0.05), World(seed + 50, rate=0.45)
+    odd = [sharp.panel([0.15, 0.05]), weak.panel([0.45, 0.75])]  # the first suspect is the stranger
+    score = combined(odd, cohort(2))
+    assert score[REFERENCES + 1] > score[REFERENCES]
+
+
+def test_the_bayes_factor_is_bounded_below_and_rises_with_the_match() -> None:
+    panel = World(9).panel([0.0, 0.3, 0.5, 0.7, 1.0])
+    found = inheritance(panel, cohort(5))
+    assert (found >= np.log(0.5) - 1e-9).all()
+    assert np.all(np.diff(found[REFERENCES:]) > 0)
 
 
 def test_a_draw_of_probes_keeps_groups_whole() -> None:
@@ -145,5 +175,5 @@ def test_a_cluster_counts_as_one_model(evidence: Evidence) -> None:
         np.concatenate([once.authors[:1], once.authors[:1], once.authors]),
         np.concatenate([once.clusters[:1], once.clusters[:1], once.clusters]),
     )
-    found = combined([panel], once, evidence), combined([copies], thrice, evidence)
+    found = root_of_squares([panel], once, evidence), root_of_squares([copies], thrice, evidence)
     assert np.allclose(found[0], found[1][2:])
