@@ -165,6 +165,7 @@ class _Audit:
             )
         correction = benjamini_hochberg(spool.p_values(), self.options.verify.alpha)
         spool.correction = correction
+        self._tell_reach(correction.tests)
         self.journal.finish(vars(correction))
         summary = Summary("audit", run=self.journal.run, correction=vars(correction), partial=partial)
         compared = self.selection.fingerprints
@@ -185,6 +186,25 @@ class _Audit:
             )
         spool.close()
         return code
+
+    def _tell_reach(self, tests: int) -> None:
+        """Say which fingerprints' references can't give a p-value as small as a lone finding needs."""
+        from fingerprint.decision.reach import reach
+
+        options = self.options.verify
+        if not tests or options.calibration == "declared":
+            return
+        needed, short = options.alpha / tests, list[str]()
+        for one in self.selection.fingerprints:
+            found = reach(one.manifest, needed)
+            if not found.reached:
+                level = "none" if found.level is None else f"{found.level:.2g}"
+                short.append(f"{one.manifest.name} ({level})")
+        if short:
+            self.terminal.note(
+                f"In {tests} tests a lone finding stands only at p <= {needed:.2g}, out of reach for the references "
+                f"of {', '.join(short)}. Findings help each other; more references by other authors reach further."
+            )
 
 
 def _artifacts(sources: Sequence[str]) -> Iterator[Artifact]:

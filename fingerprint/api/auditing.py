@@ -180,7 +180,8 @@ class AuditCodec(Codec[Artifact, Examined]):
 
 
 def _spec(fields: Mapping[str, Any]) -> InputSpec:
-    return InputSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return InputSpec(**made)
 
 
 def stamp_of(artifact: Artifact) -> str | None:

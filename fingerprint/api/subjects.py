@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from fingerprint.api.results import Suspect
 from fingerprint.engine.sealed import SealedFile
 from fingerprint.engine.session import SuspectSession, WorkerPool
 from fingerprint.errors import UnreadableModel
+from fingerprint.limits import MIB
 from fingerprint.model import Floats, Images, InputSpec, Signature
 from fingerprint.remote.interface import Answering, Manner, Meter
 from fingerprint.remote.places import is_file, is_url
@@ -28,6 +29,9 @@ from fingerprint.spec import FoundSpec, find_spec
 if TYPE_CHECKING:
     from fingerprint.api.verify import VerifyOptions
     from fingerprint.record import Fingerprint
+
+
+EARLY_BYTES = 64 * MIB  # of a file that is opened before its turn: larger ones take memory beside each other
 
 
 class Subject(ABC):
@@ -62,8 +66,11 @@ class Subject(ABC):
     def spec_for(self, fingerprint: Fingerprint) -> FoundSpec | None:
         """How it wants the probes of a fingerprint; None: that must be settled on clean images."""
 
-    def prepare(self) -> None:  # noqa: B027  (only files gain by it)
-        """Begin what can be done before its turn comes, in a thread; entering or `discard` ends it."""
+    def prepare(self, *, early: bool = False) -> None:  # noqa: B027  (only files gain by it)
+        """Begin what can be done before its turn comes, in a thread; entering or `discard` ends it.
+
+        `early`: it will most likely be asked, so it may be opened too.
+        """
 
     def discard(self) -> None:  # noqa: B027
         """It will not be entered: drop what was prepared."""
@@ -98,11 +105,18 @@ class FileSubject(Subject):
         self._stack = ExitStack()
         self._found: FoundSpec | None = None
         self._reading: Reading | None = None
+        self._early: SuspectSession | None = None
 
-    def prepare(self) -> None:
-        """See `Subject.prepare`: it is read and hashed."""
+    def prepare(self, *, early: bool = False) -> None:
+        """See `Subject.prepare`: it is read and hashed; a small one may be opened."""
         if self._reading is None:
-            self._reading = Reading(self._path)
+            self._reading = Reading(self._path, self._open_early if early else None)
+
+    def _open_early(self, sealed: SealedFile) -> SuspectSession | None:
+        if sealed.size > EARLY_BYTES:
+            return None
+        options = self._options  # not what a pool hands out that has opened another one ahead
+        return WorkerPool.open(self._pool, sealed, allow_code=options.allow_code, factory=options.factory)
 
     def discard(self) -> None:
         """See `Subject.discard`."""
@@ -114,6 +128,7 @@ class FileSubject(Subject):
         reading, self._reading = self._reading, None
         with ExitStack() as stack:
             self._sealed = stack.enter_context(reading.result() if reading else SealedFile.of(self._path))
+            self._early = stack.enter_context(reading.session) if reading and reading.session else None
             self.suspect = Suspect(str(self._path), self._sealed.sha256, self._sealed.format)
             runtime = runtime_for(self._sealed.format).name if self._sealed.format else None
             self.suspect = replace(self.suspect, runtime=runtime)
@@ -140,17 +155,19 @@ class FileSubject(Subject):
     @contextmanager
     def open(self, meter: Meter) -> Iterator[Answering]:
         """See `Subject.open`."""
-        options = self._options
-        with self._pool.open(self._sealed, allow_code=options.allow_code, factory=options.factory) as session:
+        options, early = self._options, self._early
+        self._early = None
+        with early or self._pool.open(self._sealed, allow_code=options.allow_code, factory=options.factory) as session:
             yield _Counted(session, meter)
 
 
 class Reading:
-    """A file that is copied and hashed in a thread, while another suspect computes."""
+    """A file that is copied, hashed and, where that is wanted, opened in a thread while another suspect computes."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, opened: Callable[[SealedFile], SuspectSession | None] | None = None) -> None:
+        self._path, self._opened = path, opened
         self._sealed: SealedFile | None = None
+        self.session: SuspectSession | None = None  # once `result` came back
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="reading", daemon=True)
         self._thread.start()
@@ -160,6 +177,9 @@ class Reading:
             self._sealed = SealedFile.of(self._path)
         except Exception as error:  # raised again where the file is wanted
             self._error = error
+        if self._sealed is not None and self._opened is not None:
+            with suppress(Exception):  # it will be met again in its turn
+                self.session = self._opened(self._sealed)
 
     def result(self) -> SealedFile:
         """The sealed copy; raises what `SealedFile.of` did."""
@@ -171,6 +191,8 @@ class Reading:
     def discard(self) -> None:
         """Wait, and drop the copy."""
         self._thread.join()
+        if self.session is not None:
+            self.session.close()
         if self._sealed is not None:
             self._sealed.close()
 
@@ -201,17 +223,19 @@ def file_at(place: Place) -> Path | None:
 
 
 @contextmanager
-def ahead(subjects: Sequence[Subject], reach: int = 1) -> Iterator[Callable[[int], Subject]]:
+def ahead(
+    subjects: Sequence[Subject], reach: int = 1, early: Callable[[], bool] = lambda: False
+) -> Iterator[Callable[[int], Subject]]:
     """The subjects by their place; asking for one prepares the one `reach` places later. Drops what nobody asked for.
 
-    A copy of a file takes its size in memory: no more than `reach` of them wait.
+    A copy of a file takes its size in memory: no more than `reach` of them wait. `early`: whether to open them too.
     """
     waiting: dict[int, Subject] = {}
 
     def take(index: int) -> Subject:
         if index + reach < len(subjects):
             waiting[index + reach] = subjects[index + reach]
-            subjects[index + reach].prepare()
+            subjects[index + reach].prepare(early=early())
         waiting.pop(index, None)
         return subjects[index]
 

@@ -119,9 +119,12 @@ def verify(
         verifier = Verifier(fingerprints, options, workers, known, exposures=exposures)
         verifier.tests = len(suspects) * len(fingerprints)
         subjects = [subject_of(place, options, workers) for place in suspects]
-        take = stack.enter_context(ahead(subjects))
+        asked = known is None  # what was decided before is not opened, and the next one seldom differs in that
+        take = stack.enter_context(ahead(subjects, early=lambda: asked))
         for index in range(len(subjects)):
-            yield from verifier.examine(take(index))
+            results = verifier.examine(take(index))
+            asked = any(not result.cached for result in results)
+            yield from results
             progress.step("suspects", index + 1, len(suspects))
 
 

@@ -150,14 +150,18 @@ def test_ignored_findings_are_shown_and_counted_and_do_not_fail(owner: Tool, reg
     assert expired.code == 1 and "expired on 2001-01-01" in expired.err
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        '[[ignore]]\npath = "x"\nexpires = 2999-01-01', '[[ignore]]\npath = "x"\nreason = "y"', "[[ignore]]\nx = 1",
-        '[[ignore]]\nreason = "y"\nexpires = 2999-01-01', 'ignore = 3', "not toml",
-        '[[ignore]]\nsha256 = "abc"\nreason = "y"\nexpires = 2999-01-01', '[[ignore]]\npath = "x"\nreason = " "\nexpires = 2999-01-01',
-    ],
-)  # fmt: skip
+NEVER = "expires = 2999-01-01"
+INCOMPLETE = [
+    f'path = "x"\n{NEVER}',
+    'path = "x"\nreason = "y"',
+    "x = 1",
+    f'reason = "y"\n{NEVER}',
+    f'sha256 = "abc"\nreason = "y"\n{NEVER}',
+    f'path = "x"\nreason = " "\n{NEVER}',
+]
+
+
+@pytest.mark.parametrize("text", [*(f"[[ignore]]\n{entry}" for entry in INCOMPLETE), "ignore = 3", "not toml"])
 def test_incomplete_ignore_files_are_refused(text: str, tmp_path: Path) -> None:
     import datetime
 
@@ -175,8 +179,9 @@ def test_logs_and_metrics_for_machines(owner: Tool, registry: Path, tmp_path: Pa
         "audit", registry / "ma.onnx", registry / "mb.onnx", tmp_path, "--log-format", "json", "--metrics", metrics
     )
     events = [json.loads(line) for line in done.err.splitlines()]
-    assert {"time", "level", "event"} <= set(events[0]) and events[-1]["event"] == "step"
-    assert (events[-1]["done"], events[-1]["total"]) == (2, 2)
+    assert all({"time", "level", "event"} <= set(event) for event in events)
+    steps = [(event["done"], event["total"]) for event in events if event["event"] == "step"]
+    assert steps[-1] == (2, 2)
     lines = metrics.read_text().splitlines()
     assert 'fingerprint_audit_results{outcome="derived"} 1' in lines
     assert 'fingerprint_audit_results{outcome="unrelated"} 1' in lines
