@@ -287,12 +287,15 @@ class Check:
         self.manifests, self.parts, self.reveals, self.signers = {}, [], [], set()
 
     def say(self, text):
+        """Something that agrees."""
         self.lines.append("  ok      " + text)
 
     def note(self, text):
+        """Something to know."""
         self.lines.append("  note    " + text)
 
     def wrong(self, text):
+        """Something that does not hold."""
         self.failed += 1
         self.lines.append("  WRONG   " + text)
 
@@ -306,6 +309,7 @@ class Check:
             self.wrong(step.__name__.replace("_", " ") + ": " + type(error).__name__ + ": " + str(error)[:200])
 
     def run(self):
+        """Check everything."""
         self.attempt(self.files)
         for name in sorted(self.pack):
             if name.startswith("envelopes/"):
@@ -319,6 +323,7 @@ class Check:
             self.note("%d timestamps: see README.txt for how OpenSSL checks them" % stamped)
 
     def files(self):
+        """Every file is the one that index.json names."""
         index = strict_json(self.pack.get("index.json", b""), "index.json")
         named = set(index["files"]) | {"index.json", "index.signed.json"}
         for name, sha256 in index["files"].items():
@@ -337,6 +342,7 @@ class Check:
             self.note("the list of files is not signed: compare the digest of the whole pack with what you were told")
 
     def envelope(self, name):
+        """One signed statement, and what it is kept for."""
         data = self.pack[name]
         sha256 = hashlib.sha256(data).hexdigest()
         if name != "envelopes/" + sha256 + ".json":
@@ -397,11 +403,13 @@ class Check:
         self.say("%d probes of %r are in the signed fingerprint" % (len(reveal["probes"]), reveal["name"]))
 
     def verdicts(self):
+        """Every verdict of the run."""
         told = strict_json(self.pack.get("run.json", b""), "run.json")
         for result in told["results"]:
             self.attempt(self.one_verdict, result["row"], told["run"])
 
     def one_verdict(self, row, run):
+        """One verdict: by digest, or by its statistic."""
         verdict, identity = row.get("verdict"), row.get("fingerprint", {}).get("id")
         name = str(row.get("suspect", {}).get("path"))[:80]
         if verdict is None:

@@ -11,9 +11,12 @@ from cli_tool import COMMAND, Tool  # type: ignore[import-not-found]
 from cli.group import VERBS, flags_of, load_verb
 from fingerprint import __version__
 
-STORE = ("list", "show", "check", "export", "import")
-GROUPS = (("store",), ("probes",))
-ALL = [(verb,) for verb in VERBS] + [("store", verb) for verb in STORE] + [("probes", "export")]
+STORE = ("list", "show", "check", "export", "import", "merge", "rebuild", "backup", "checkpoint", "lock", "browse")
+STORE += ("log", "clean")
+ATTEST = ("verify", "show", "sign", "timestamp", "revoke", "rotate")
+GROUPS = (("store",), ("probes",), ("attest",))
+ALL = [(verb,) for verb in VERBS] + [("store", verb) for verb in STORE] + [("probes", "export"), ("probes", "reveal")]
+ALL += [("attest", verb) for verb in ATTEST]
 HEAVY = ("torch", "numpy", "rich", "pydantic", "cryptography", "sqlite_utils", "onnxruntime")
 
 
