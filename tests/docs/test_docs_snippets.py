@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from docs_pages import ROOT, Block, blocks, commands  # type: ignore[import-not-found]
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]  # about 70 s of CPU together
 BIN = Path(sys.executable).parent
 SKIPPED = re.compile(r"<!-- not run: ([^>]+) -->\n(```\w+\n.*?^```)$", re.MULTILINE | re.DOTALL)
 
