@@ -40,6 +40,15 @@ def outcome(rows: list[Any]) -> list[tuple[str, str, str | None]]:
     return [(r["suspect"]["path"], r["status"], (r["verdict"] or {}).get("lineage")) for r in rows]
 
 
+def rounded(value: Any) -> Any:  # noqa: ANN401
+    """The same with floats of five digits: a batch of another size, chosen by its time, may change the last ones."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list) else value
+
+
 def test_sources_in_one_command(owner: Tool, registry: Path, models: Path) -> None:
     done = owner("audit", registry, "-f", "json", "--workers", "2")
     found = {
@@ -71,7 +80,7 @@ def test_a_killed_audit_goes_on_where_it_was(copied: Tool, registry: Path) -> No
         process.communicate()
     done = copied("audit", registry, "-f", "json")
     assert "goes on with it" in done.err
-    assert done.json["results"] == undisturbed
+    assert rounded(done.json["results"]) == rounded(undisturbed)
     assert copied("store", "check").code == 0
     again = copied("audit", registry, "-f", "json")
     assert "goes on" not in again.err
@@ -216,7 +225,7 @@ def test_ray_from_the_command_line(copied: Tool, registry: Path) -> None:
     pytest.importorskip("ray")
     local = copied("audit", registry, "-f", "json", "--no-cache").json["results"]
     done = copied("audit", registry, "-f", "json", "--no-cache", "--executor", "ray", "--workers", "2")
-    assert done.json["results"] == local and done.code == 1
+    assert rounded(done.json["results"]) == rounded(local) and done.code == 1
 
 
 @pytest.mark.shared_data
