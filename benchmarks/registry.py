@@ -369,9 +369,8 @@ def main() -> None:
     arguments = parser.parse_args()
     registry = Registry(arguments.out.absolute() / "registry", arguments.models)
     registry.make()
-    print(
-        f"dnn-fingerprint {fingerprint.__version__}; {arguments.models} models\n\n| what | measured | target |\n|---|---|---|"
-    )
+    print(f"dnn-fingerprint {fingerprint.__version__}; {arguments.models} models\n")
+    print("| what | measured | target |\n|---|---|---|")
     home = registry.copy_of_home("home-whole")
     rows = audited(home, registry.models, arguments.workers)
     results: dict[str, Any] = {"models": arguments.models, "found": findings(rows)}
