@@ -16,7 +16,7 @@ from fingerprint.transforms.compile import Compile
 from fingerprint.transforms.converters import MAKERS, NNCF
 from fingerprint.transforms.files import format_of, move_model, parts_of, sha256_of, suffix_of, workspace
 from fingerprint.transforms.interface import DeriveContext, Transform, WeightTransform
-from fingerprint.transforms.measure import Kept, held_apart, measure
+from fingerprint.transforms.measure import held_apart, measure
 from fingerprint.transforms.plan import Step, plan
 from fingerprint.transforms.quantize_files import FileQuantization
 
@@ -125,7 +125,8 @@ def derive(source: Path, how: str, out: Path, context: DeriveContext, *, overwri
         with workspace(out.parent) as folder:
             made, worst = _run(source, steps, folder, context, out.suffix, measures)
             spec = _spec_of(made, _spec_after(steps, context))
-            kept = _measured(source, made, spec, context)
+            same = all(step.transform.same_task for step in steps)
+            kept = measure(source, made, context, spec, same_task=same)
             digest = sha256_of(made)
             _publish(made, out, spec, folder)
     except OSError as error:
@@ -148,12 +149,6 @@ def _spec_after(steps: Sequence[Step], context: DeriveContext) -> InputSpec | No
     for step in steps:
         context = replace(context, spec=step.transform.spec_after(context))
     return context.spec
-
-
-def _measured(source: Path, made: Path, spec: InputSpec | None, context: DeriveContext) -> Kept:
-    before = context.spec
-    same = spec is None or before is None or (spec.classes, spec.class_offset) == (before.classes, before.class_offset)
-    return measure(source, made, context, spec, same_task=same)
 
 
 def _check_needs(steps: Sequence[Step], context: DeriveContext) -> None:

@@ -64,6 +64,7 @@ class Transform(ABC):
     name: ClassVar[str]
     help: ClassVar[str]  # one line for --help, with the grammar
     trains: ClassVar[bool] = False  # whether it learns from the images
+    same_task: ClassVar[bool] = True  # whether labels mean the same before and after
 
     @classmethod
     @abstractmethod

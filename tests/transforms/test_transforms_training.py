@@ -106,8 +106,10 @@ def test_retraining_keeps_zeros_and_brings_accuracy_back(owner: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(("how", "least"), [
-    ("distil:soft:same:epochs=6", 0.9), ("distil:hard:cnn:epochs=8", 0.85), ("distil:adversarial:mobile:epochs=6", 0.8),
-    ("distil:soft:resnet:epochs=4", 0.9), ("distil:soft:vgg:epochs=4", 0.9),
+    ("distil:soft:same:epochs=6", 0.9), ("distil:hard:cnn:epochs=8", 0.85),
+    pytest.param("distil:adversarial:mobile:epochs=6", 0.8, marks=pytest.mark.slow),
+    pytest.param("distil:soft:resnet:epochs=4", 0.9, marks=pytest.mark.slow),
+    pytest.param("distil:soft:vgg:epochs=4", 0.9, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_students_learn_from_the_source_not_from_labels(owner: Path, tmp_path: Path, how: str, least: float) -> None:
     derived = made(owner, how, tmp_path, labels=None)
@@ -195,6 +197,12 @@ def test_transfer_to_other_classes(owner: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "made.pt2.spec.json").read_text())["classes"] == 2
 
 
+def test_another_task_with_as_many_classes_is_not_compared(owner: Path, tmp_path: Path) -> None:
+    derived = made(owner, "transfer:last:epochs=1", tmp_path)
+    assert derived.accuracy is not None
+    assert derived.source_accuracy is None and derived.agreement is None
+
+
 def test_quantization_aware_training(owner: Path, tmp_path: Path) -> None:
     plain = made(owner, "quantize:int2", tmp_path)
     derived = made(owner, "quantize:qat:int2:epochs=4", tmp_path)
@@ -213,6 +221,7 @@ def test_bilevel_pruning_reaches_its_share(owner: Path, tmp_path: Path) -> None:
     assert derived.accuracy > max(0.85, pruned.accuracy)
 
 
+@pytest.mark.slow
 def test_curve_between_two_models(owner: Path, tmp_path: Path) -> None:
     other = nets.save(nets.train(nets.network(1), 1), tmp_path / "other.pt2")
     mean = made(owner, f"average:0.5:{other}", tmp_path)
