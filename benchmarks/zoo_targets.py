@@ -57,6 +57,7 @@ def _lines(results: Results) -> Iterable[Line]:
             main.mean_auc > best.mean_auc,
         )
     yield from _gap(results)
+    yield from _passes(results, main)
     yield from _unique(results)
 
 
@@ -91,6 +92,14 @@ def _gap(results: Results) -> Iterable[Line]:
                 f"{gap:.2f} ({min(mine):.2f} against {found.highest_stranger[1]:.2f} of {found.highest_stranger[0]})"
             )
             yield (f"gap on the characteristic family, {found.owner}", ">= 0.5", detail, gap >= 0.5)
+
+
+def _passes(results: Results, combination: MethodFigures) -> Iterable[Line]:
+    for owner in results.owners:
+        spent = [f.passes for f in results.families if f.owner == owner and f.family in combination.families]
+        if spent:
+            what = f"example-passes of the combination's families, 100 probes of each, {owner}"
+            yield (what, "<= 100,000", f"{sum(spent):,}", sum(spent) <= 100_000)
 
 
 def _unique(results: Results) -> Iterable[Line]:
