@@ -91,7 +91,7 @@ class PruneFilters(StructuredPrune):
         return f"prune:filter:{self.fraction!r}"
 
     def masks(self, kernels: Weights) -> dict[str, NDArray[np.bool_]]:
-        """Of convolutions; in a network without them, of all layers but the last."""
+        """Of convolutions larger than 1x1; in a network without them, of all layers but the last."""
         chosen = _convolutions(kernels) or list(kernels)[:-1]
         norms = {name: np.linalg.norm(kernels[name].reshape(len(kernels[name]), -1), axis=1) for name in chosen}
         return {name: without_least(norm, self.fraction)[:, None, None, None] for name, norm in norms.items()}
@@ -110,7 +110,7 @@ class PruneChannels(StructuredPrune):
         return f"prune:channel:{self.fraction!r}"
 
     def masks(self, kernels: Weights) -> dict[str, NDArray[np.bool_]]:
-        """Of convolutions over more than 4 channels; in a network without them, of all layers but the first."""
+        """Of convolutions larger than 1x1, over more than 4 channels; in a network without them, all but the first."""
         chosen = [name for name in _convolutions(kernels) if kernels[name].shape[1] > 4] or list(kernels)[1:]
         norms = {name: np.sqrt((kernels[name] ** 2).sum((0, 2, 3))) for name in chosen}
         return {name: without_least(norm, self.fraction)[None, :, None, None] for name, norm in norms.items()}
@@ -179,5 +179,5 @@ class PruneBlocks(StructuredPrune):
 
 
 def _convolutions(kernels: Weights) -> list[str]:
-    """Names of weights that are no matrices; where all kernels are 1x1, none."""
+    """Names of weights with kernels larger than 1x1: those of 1x1 can't be told from matrices here."""
     return [name for name, value in kernels.items() if value.shape[2] * value.shape[3] > 1]
