@@ -11,12 +11,12 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fingerprint import __version__
 from fingerprint.errors import MissingExtra
 from fingerprint.report import words
 from fingerprint.report.interface import Page, Report, Row, Summary
 from fingerprint.report.json import dumps
 from fingerprint.report.text import printable
+from fingerprint.report.version import tool_version
 
 if TYPE_CHECKING:
     from cyclonedx.model import Property
@@ -49,7 +49,7 @@ class CycloneDxReport(Report):
         from cyclonedx.model.tool import ToolRepository
         from cyclonedx.output.json import JsonV1Dot6
 
-        tool = Component(name=NAMESPACE, version=summary.tool_version or __version__, type=ComponentType.APPLICATION)
+        tool = Component(name=NAMESPACE, version=tool_version(summary), type=ComponentType.APPLICATION)
         metadata = BomMetaData(
             tools=ToolRepository(components=[tool]),
             timestamp=datetime.fromisoformat(summary.started) if summary.started else None,

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from fingerprint import __version__
 from fingerprint.report import words
 from fingerprint.report.interface import Report, Row, Summary
 from fingerprint.report.json import dumps
 from fingerprint.report.text import printable
+from fingerprint.report.version import tool_version
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 NESTED = "!/"  # between an archive and what lies in it
@@ -91,7 +91,7 @@ class _Files:
 def _driver(summary: Summary) -> dict[str, Any]:
     return {
         "name": "dnn-fingerprint",
-        "version": summary.tool_version or __version__,
+        "version": tool_version(summary),
         "rules": [
             {
                 "id": kind,

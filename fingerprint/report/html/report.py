@@ -9,7 +9,6 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, ClassVar
 
-from fingerprint import __version__
 from fingerprint.report import words
 from fingerprint.report.html.glossary import GLOSSARY
 from fingerprint.report.html.pictures import shown
@@ -17,6 +16,7 @@ from fingerprint.report.html.rows import COLUMNS, data, line
 from fingerprint.report.html.view import section
 from fingerprint.report.interface import Report, Row, Summary
 from fingerprint.report.text import printable
+from fingerprint.report.version import tool_version
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -42,7 +42,7 @@ class HtmlReport(Report):
         return template.render(
             title=_title(rows, summary),
             summary=summary,
-            version=summary.tool_version or __version__,
+            version=tool_version(summary),
             total=len(rows),
             counted=words.counted(rows),
             correction=words.correction(summary.correction) if summary.correction else "",
