@@ -34,7 +34,7 @@ Answers = NDArray[np.int64] | NDArray[np.float64]  # (M, N) labels, or log margi
 Statistic = Literal["labels", "soft margins"]
 Concluded = Literal["intact", "altered", "unknown"]
 
-EPSILON: dict[Statistic, float] = {"labels": 2.0, "soft margins": 0.1}  # labels; nats
+EPSILON: dict[Statistic, float] = {"labels": 4.0, "soft margins": 0.1}  # labels that a runtime may flip; nats
 FEWEST_COPIES = 19  # compressed copies below which nothing is said: the error would exceed 10 %
 FEWEST_PROBES = 20
 FEWEST_ALIKE = 10  # copies of one scheme below which they do not calibrate
@@ -117,6 +117,8 @@ class Deviation:
         self._copies = trials.answers(statistic)
         self._owner = self._copies[:1]
         self._own = distances(self._copies, self._owner, statistic)[:, 0]
+        pruned = [tuple(s for s in steps_of(how) if s[0] == "prune") or (how, i) for i, how in enumerate(trials.hows)]
+        self._twins = np.array([[one == other for other in pruned] for one in pruned], np.bool_)
 
     def ratios(self, answers: Answers) -> NDArray[np.float64]:
         """(M, T): of each of the rows (M, N) to each copy."""
@@ -126,9 +128,12 @@ class Deviation:
         )
 
     def among_copies(self) -> NDArray[np.float64]:
-        """(T, T): of the copies to each other; infinite to themselves."""
+        """(T, T): of the copies to each other; infinite to themselves and to those that are pruned to the same share.
+
+        A suspect's strength lies between those of the record, so a twin that differs in bits only would flatter a copy.
+        """
         ratios = self.ratios(self._copies)
-        np.fill_diagonal(ratios, np.inf)
+        ratios[self._twins] = np.inf
         return ratios
 
 

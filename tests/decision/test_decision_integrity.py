@@ -174,9 +174,14 @@ def test_declared_compression_is_intact_and_tampering_altered(owner: Simulated, 
     def say(margins: NDArray[np.float64]) -> str:
         return test.decide(owner.labels(margins), margins if soft else None)[0]
 
-    assert [say(owner.pruned(s)) for s in (0.05, 0.17, 0.31, 0.44)] == ["intact"] * 4
-    assert [say(owner.pruned(s)) for s in (0.8, 0.86)] == ["unknown"] * 2
-    assert [say(owner.tampered(s)) for s in (0.4, 0.6, 1.0)] == ["altered"] * 3
+    mild = [say(owner.pruned(s)) for s in np.linspace(0.05, 0.45, 40)]
+    strong = [say(owner.pruned(s)) for s in np.linspace(0.65, 0.85, 20)]
+    wild = [say(owner.tampered(s)) for s in np.linspace(0.4, 1.0, 20)]
+    assert mild.count("intact") >= 34  # one owner; the next test averages over many
+    assert strong.count("intact") <= 2
+    assert strong.count("altered") <= 2
+    assert wild.count("altered") >= 17
+    assert wild.count("intact") <= 1
 
 
 def test_the_error_holds_for_compressed_suspects() -> None:
