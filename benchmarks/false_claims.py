@@ -1,7 +1,7 @@
 """False claims: what dishonest claimants win with and without the checks of a dispute, and whether honest ones pass.
 
     python benchmarks/false_claims.py --data DIR [--out .bench/false_claims] [--budget 30] [--seeds 3]
-                                      [--part claimants|honest|all] [--shard 1/1]
+                                      [--part honest|transferable|mislabelled|picked|nonce|all] [--shard 1/1]
 
 DIR holds the folder cifar10 of real models and images, and a manifest.json that names authors. Claimants own a real
 model and invent their calibration (12 references by 12 authors that match little), as anyone can who signs his own
@@ -27,21 +27,25 @@ import numpy as np
 import torch
 from benchmarks_common import Entry, stage
 
-from fingerprint.api.challenge import ChallengeOptions, challenge
+from fingerprint.api.challenge import ChallengeOptions, challenge, judge
 from fingerprint.api.create import CreateOptions, ProbeSet, create, make_probes
 from fingerprint.api.owner import Owner
+from fingerprint.api.references import measure_references
 from fingerprint.api.reproduce import compare_probes, fresh, reproduce
-from fingerprint.api.verify import VerifyOptions, verify
 from fingerprint.data import load_images
+from fingerprint.decision.lineage import LineageTest, Settings
 from fingerprint.engine.allocator import keep_freed_memory
 from fingerprint.engine.environment import spin_briefly
+from fingerprint.engine.session import WorkerPool
 from fingerprint.errors import FingerprintError
 from fingerprint.model import Images, Labels
 from fingerprint.probes.gradient import DifferentiableOwner, target_margin, to_images
+from fingerprint.progress import Silent
 from fingerprint.record import FamilyMatch, Fingerprint, Probes, Reference
 from fingerprint.spec import load_spec, sidecar_path
 
 ALPHA = 0.01
+Row = dict[str, object]
 SEED = 20261123
 CLAIMANT = "akamaster_resnet20.pt2"
 ENSEMBLE = (
@@ -76,6 +80,7 @@ HONEST = (
 )
 
 
+CLAIMANTS = ("transferable", "mislabelled", "picked", "nonce")
 AKAMASTER = tuple(f"akamaster_resnet{depth}.onnx" for depth in (20, 32, 44, 56))
 
 
@@ -122,19 +127,19 @@ def transferable(paths: Sequence[Path], data: Path, count: int) -> tuple[Images,
         owner.bind(load_spec(sidecar_path(path)))
         module = owner.model.loaded.differentiable()
         owners.append(DifferentiableOwner(module, owner.spec, owner.classes, owner.batches))
-    clean = load_images(data, (32, 32, 3), 10, 4 * count)
+    clean = load_images(data, (32, 32, 3), 10, 2 * count)
     generator = torch.Generator().manual_seed(SEED)
     start = torch.from_numpy(clean.images).permute(0, 3, 1, 2).float()
     assert clean.labels is not None
     targets = (torch.from_numpy(clean.labels) + torch.randint(1, 10, (len(clean),), generator=generator)) % 10
     images, momentum = start.clone(), torch.zeros_like(start)
-    for _ in range(40):
+    for _ in range(20):
         gradient = torch.zeros_like(start)
         for owner_module in owners:
             for rows in torch.split(torch.arange(len(start)), 100):
                 gradient[rows] += owner_module.margin_and_gradient(images[rows], targets[rows], 20.0)[1]
         momentum = 0.9 * momentum + gradient / gradient.abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
-        images = (images - 2.0 * momentum.sign()).clamp(start - 24.0, start + 24.0).clamp(0.0, 255.0)
+        images = (images - 3.0 * momentum.sign()).clamp(start - 24.0, start + 24.0).clamp(0.0, 255.0)
     images = images.round()
     with torch.no_grad():
         margins = torch.stack([target_margin(o.logits(images), targets) for o in owners])
@@ -144,44 +149,60 @@ def transferable(paths: Sequence[Path], data: Path, count: int) -> tuple[Images,
 
 def mislabelled(data: Path, out: Path) -> Path:
     """CIFAR images, half of them with a wrong label."""
-    clean = load_images(data, (32, 32, 3), 10, 1500)
+    clean = load_images(data, (32, 32, 3), 10, 800)
     assert clean.labels is not None
     wrong = np.random.default_rng(SEED).random(len(clean)) < 0.5
     np.savez(out, images=clean.images, labels=np.where(wrong, (clean.labels + 3) % 10, clean.labels))
     return out
 
 
-def claims(record: Fingerprint, suspects: Sequence[Path]) -> dict[str, str]:
-    """What the record says of each model."""
-    found = verify(list(suspects), [record], VerifyOptions(alpha=ALPHA, label_only=True))
-    return {Path(r.suspect.path).name: r.lineage or r.status for r in found}
+def asked(record: Fingerprint, models: Sequence[Path]) -> list[tuple[str, Reference]]:
+    """What each model answers to a record's probes."""
+    manifest = record.manifest
+    with WorkerPool() as pool:
+        spec = manifest.input_spec.to_input_spec()
+        found, _ = measure_references(models, manifest.families, record.payload, spec, (), pool, progress=Silent())
+    return [(path.name, reference) for path, reference in zip(models, found, strict=True)]
 
 
-def dispute(
-    name: str, record: Fingerprint, suspects: Sequence[Path], again: str, nonce: Fingerprint
-) -> dict[str, object]:
-    """One claimant against all models: how many claims are accepted by each check."""
-    said = claims(record, suspects)
-    derived = [p for p in suspects if said[p.name] == "derived"]
-    outcomes = {}
-    for suspect in derived:
-        others = [p for p in suspects if p != suspect]
-        outcomes[suspect.name] = challenge(record, others, ChallengeOptions(ALPHA)).outcome
-    judged = {}
-    for suspect in derived:
-        others = [p for p in suspects if p != suspect]
-        judged[suspect.name] = challenge(nonce, others, ChallengeOptions(ALPHA, suspects=[suspect])).claims[0].lineage
-    rates = [r for _, r in challenge(record, suspects, ChallengeOptions(ALPHA)).models]
-    row: dict[str, object] = {
+def dispute(name: str, record: Fingerprint, suspects: Sequence[Path], again: str) -> Row:
+    """One claimant against all models: how many claims win, and how many still with the audit on the other nine."""
+    answers = asked(record, suspects)
+    everybody = judge(record.manifest, answers, ALPHA)
+    derived = list(everybody.accused or ())
+    outcomes = {
+        suspect: judge(record.manifest, [m for m in answers if m[0] != suspect], ALPHA).outcome for suspect in derived
+    }
+    row: Row = {
         "claimant": name,
-        "mean_match": float(np.mean(rates)),
-        "largest_match": float(np.max(rates)),
-        "claimed": len(derived),
-        "with_challenge": sum(o == "passed" for o in outcomes.values()),
+        "mean_match": float(np.mean(everybody.transfer.rates)),
+        "largest_match": float(np.max(everybody.transfer.rates)),
+        "claimed": derived,
+        "with_challenge": [suspect for suspect, outcome in outcomes.items() if outcome == "passed"],
         "reproduced": again,
-        "with_K": len(derived) if again in ("identical", "close") else 0,
-        "with_nonce": sum(o == "derived" for o in judged.values()),
-        "challenge": sorted(set(outcomes.values())),
+        "with_K": derived if again in ("identical", "close") else [],
+        "outcomes": sorted(set(outcomes.values())),
+    }
+    print(row, flush=True)
+    return row
+
+
+def with_nonce(record: Fingerprint, own: Path, suspects: Sequence[Path]) -> Row:
+    """Fresh probes, each model judged with the other nine as references: whom they still call derived."""
+    made = fresh(record, own, "drawn by the judge later")
+    answers = asked(made, suspects)
+    derived = []
+    for name, suspect in answers:
+        others = tuple(r for other, r in answers if other != name)
+        test = LineageTest(made.manifest.model_copy(update={"references": others}), Settings(ALPHA, label_only=True))
+        if test.decide(dict(suspect.families), made.manifest.probes.count).lineage == "derived":
+            derived.append(name)
+    rates = judge(made.manifest, answers, ALPHA).transfer.rates
+    row: Row = {
+        "claimant": "nonce",
+        "derived": derived,
+        "mean_match": float(np.mean(rates)),
+        "largest_match": max(rates),
     }
     print(row, flush=True)
     return row
@@ -201,7 +222,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(".bench/false_claims"))
     parser.add_argument("--budget", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--part", choices=("claimants", "honest", "all"), default="all")
+    parser.add_argument("--part", choices=("honest", *CLAIMANTS, "all"), default="all")
     parser.add_argument("--shard", default="1/1", help="of the honest records: 1/2 and 2/2 may run side by side")
     given = parser.parse_args()
     keep_freed_memory()
@@ -215,70 +236,67 @@ def main() -> None:
         rows = [honest_row(entries[n], entries, given.budget) for n in HONEST[shard - 1 :: shards]]
         (folder / "honest.json").write_text(json.dumps(rows, indent=1))
         print(f"honest records that pass: {sum(h['outcome'] == 'passed' for h in rows)} of {len(rows)}", flush=True)
-    if given.part in ("claimants", "all"):
-        found = claimants(entries, given.data / "cifar10/test.zip", folder, given.budget, given.seeds)
-        (folder / "claimants.json").write_text(json.dumps(found, indent=1))
+    for part in CLAIMANTS if given.part == "all" else (given.part,):
+        if part in CLAIMANTS:
+            found = claimant(part, entries, given.data / "cifar10/test.zip", folder, given.budget, given.seeds)
+            (folder / f"{part}.json").write_text(json.dumps(found, indent=1))
     print(f"{time.monotonic() - started:.0f} s")
 
 
-def claimants(entries: dict[str, Entry], images: Path, folder: Path, budget: int, seeds: int) -> dict[str, object]:
-    """All four claimants."""
+def claimant(part: str, entries: dict[str, Entry], images: Path, folder: Path, budget: int, seeds: int) -> list[Row]:
+    """One kind of claimant; `nonce`: what fresh probes say, which do not depend on what was claimed."""
     own, suspects = entries[CLAIMANT].path, [entries[n].path for n in INDEPENDENT]
     owner = owner_of(own)
+    if part == "mislabelled":
+        return lied(own, images, folder, suspects, budget)
     base = create(own, CreateOptions("claim", budget=budget, screen=0))
-    nonce = fresh(base, own, "drawn by the judge later")
-    rows = []
-    made = transferable([own, *(entries[n].path for n in ENSEMBLE)], images, budget)
-    record = forged(base, owner, *made)
-    rows.append(dispute("transferable", record, suspects, reproduce(record, own).agreement, nonce))
+    if part == "nonce":
+        return [with_nonce(base, own, suspects)]
+    if part == "transferable":
+        made = transferable([own, *(entries[n].path for n in ENSEMBLE)], images, budget)
+        record = forged(base, owner, *made)
+        return [dispute("transferable", record, suspects, reproduce(record, own).agreement)]
+    runs = [make_probes(own, CreateOptions("claim", budget=budget, screen=0)) for _ in range(seeds)]
+    victim = owner_of(suspects[0])
+    return [ground(runs, base, owner, victim, suspects), picked(runs, base, owner, victim, suspects, budget)]
 
+
+def lied(own: Path, images: Path, folder: Path, suspects: Sequence[Path], budget: int) -> list[Row]:
+    """Natural probes from mislabelled images; and the same with honest references, at create time."""
     wrong = mislabelled(images, folder / "mislabelled.npz")
     options = CreateOptions("claim", budget=budget, screen=0, data=wrong, families=["natural"])
     natural = create(own, options)
     natural = replace(natural, manifest=natural.manifest.model_copy(update={"references": invented(budget, "natural")}))
-    rows.append(dispute("mislabelled", natural, suspects, reproduce(natural, own, data=wrong).agreement, nonce))
+    row = dispute("mislabelled", natural, suspects, reproduce(natural, own, data=wrong).agreement)
     try:
         create(own, replace(options, references=suspects[:8]))
         refused = "made"
     except FingerprintError as error:
         refused = f"refused: {error.message}"
     print("mislabelled, with honest references:", refused, flush=True)
-
-    runs = [make_probes(own, CreateOptions("claim", budget=budget, screen=0)) for _ in range(seeds)]
-    victim = owner_of(suspects[0])
-    rows.append(ground(runs, base, owner, victim, suspects, nonce))
-    rows.append(picked(runs, base, owner, victim, suspects, nonce, budget))
-    return {"budget": budget, "alpha": ALPHA, "seeds": seeds, "claimants": rows, "mislabelled_create": refused}
+    return [{**row, "create_with_references": refused}]
 
 
-def ground(
-    runs: Sequence[ProbeSet],
-    base: Fingerprint,
-    owner: Owner,
-    victim: Owner,
-    suspects: Sequence[Path],
-    nonce: Fingerprint,
-) -> dict[str, object]:
+def ground(runs: Sequence[ProbeSet], base: Fingerprint, owner: Owner, victim: Owner, suspects: Sequence[Path]) -> Row:
     """The K whose honest probes match the victim best: they come out again from it."""
     best = max(runs, key=lambda r: float((victim.predict(r.images).argmax(axis=1) == r.targets).mean()))
     record = forged(base, owner, best.images, best.targets)
-    return dispute("ground seeds", record, suspects, compare_probes(record, best).agreement, nonce)
+    return dispute("ground seeds", record, suspects, compare_probes(record, best).agreement)
 
 
 def picked(
-    runs: Sequence[ProbeSet], base: Fingerprint, owner: Owner, victim: Owner, suspects: Sequence[Path],
-    nonce: Fingerprint, budget: int,
-) -> dict[str, object]:  # fmt: skip
+    runs: Sequence[ProbeSet], base: Fingerprint, owner: Owner, victim: Owner, suspects: Sequence[Path], budget: int
+) -> Row:
     """Candidates that the victim answers alike; compared with what the K of most of them makes."""
     images = np.concatenate([r.candidate_images for r in runs])
     targets = np.concatenate([r.candidate_targets for r in runs])
     alike = np.nonzero(victim.predict(images).argmax(axis=1) == targets)[0][:budget]
     record = forged(base, owner, images[alike], targets[alike])
     again = max((compare_probes(record, run) for run in runs), key=lambda found: found.close)
-    return dispute("picked probes", record, suspects, again.agreement, nonce)
+    return dispute(f"picked probes ({len(alike)})", record, suspects, again.agreement)
 
 
-def honest_row(entry: Entry, entries: dict[str, Entry], budget: int) -> dict[str, object]:
+def honest_row(entry: Entry, entries: dict[str, Entry], budget: int) -> Row:
     """An honest record of one model, challenged with models of other authors."""
     judges = [entries[n].path for n in (*INDEPENDENT, *ENSEMBLE, *AKAMASTER) if entries[n].author != entry.author]
     try:
@@ -287,7 +305,7 @@ def honest_row(entry: Entry, entries: dict[str, Entry], budget: int) -> dict[str
         return {"owner": entry.name, "outcome": "not made", "reason": error.message}
     found = challenge(record, judges, ChallengeOptions(ALPHA))
     rates = [rate for _, rate in found.models]
-    row: dict[str, object] = {
+    row: Row = {
         "owner": entry.name, "outcome": found.outcome, "reason": found.reason, "models": len(rates),
         "mean_match": float(np.mean(rates)), "largest_match": float(np.max(rates)), "bound": found.bound,
     }  # fmt: skip

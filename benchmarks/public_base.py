@@ -4,8 +4,8 @@
 
 Digits: a base is trained; the owner's model and a sibling are fine-tuned from it, each on its own half of the other
 digits, lightly (40 steps) or heavily (another task first: all labels shifted, then back). Suspects: the sibling, a
-pruned copy of the owner's, a stranger. DIR: also teachable_a.tflite and teachable_b.tflite, two heads on one frozen base, with
-the base cut out of the first.
+pruned copy, a stranger. DIR: also teachable_a.tflite and teachable_b.tflite, two heads on one frozen base,
+with the base cut out of the first.
 """
 
 from __future__ import annotations

@@ -108,6 +108,8 @@ def _with(
         f"The ancestor {path.name} answers {entry.shared} of {len(own)} probes as the owner does; they do not count "
         + (f"against those who share it. {len(kin)} innocent kin were made from it." if kin else "against its heirs.")
     )
+    if entry.shared == len(own):
+        progress.note("No probe is left that the ancestor does not explain: by this record nobody can be accused.")
     made = tuple(
         Kin(name=f"{MADE_AUTHOR} {i + 1}", ancestor_sha256=opened.sha256, accuracy=accuracy)
         for i, (_, accuracy) in enumerate(nets)

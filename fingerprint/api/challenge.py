@@ -98,27 +98,33 @@ def challenge(
             progress=told,
         )
     named = _named(paths, measured)
-    names = {f.name for f in lineage_part(manifest).families}
-    answers = [{name: m for name, m in r.families.items() if name in names} for r in measured]
-    found = transfer(answers, midway(manifest.outputs))
-    accused = _accused(manifest, named, options.alpha)
     judged = replace(
         fingerprint,
         manifest=manifest.model_copy(update={"references": measured, "declared_bound": None}),
         payload=replace(fingerprint.payload, reference_orders=orders),
         id=None,
     )
-    outcome, reason = _outcome(found, accused, judged.manifest, options.alpha)
+    found = judge(manifest, named, options.alpha)
     claims = tuple(verify(options.suspects, [judged], _asking(options), progress=told)) if options.suspects else ()
+    return replace(found, claims=claims)
+
+
+def judge(manifest: Manifest, models: Sequence[tuple[str, Reference]], alpha: float) -> Challenge:
+    """What the answers of the judge's models, each with its name, say of a record."""
+    names = {f.name for f in lineage_part(manifest).families}
+    answers = [{name: m for name, m in r.families.items() if name in names} for _, r in models]
+    found = transfer(answers, midway(manifest.outputs))
+    accused = _accused(manifest, models, alpha)
+    judged = manifest.model_copy(update={"references": tuple(r for _, r in models), "declared_bound": None})
+    outcome, reason = _outcome(found, accused, judged, alpha)
     return Challenge(
         outcome=outcome,
         reason=reason,
-        models=tuple((name, rate) for (name, _), rate in zip(named, found.rates, strict=True)),
+        models=tuple((name, rate) for (name, _), rate in zip(models, found.rates, strict=True)),
         transfer=found,
         accused=accused,
-        bound=_bound(judged.manifest, options.alpha),
-        alpha=options.alpha,
-        claims=claims,
+        bound=_bound(judged, alpha),
+        alpha=alpha,
     )
 
 
