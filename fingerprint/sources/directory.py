@@ -13,11 +13,8 @@ from typing import ClassVar
 
 from fingerprint.errors import UsageError
 from fingerprint.runtimes.parts import is_package
-from fingerprint.sources.claims import MODEL_SUFFIXES
 from fingerprint.sources.interface import Artifact, Source
 from fingerprint.sources.walking import artifact_at, walk
-
-__all__ = ["MODEL_SUFFIXES", "DirectorySource", "is_model"]
 
 
 class DirectorySource(Source):

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from fingerprint.errors import UsageError
-from fingerprint.sources.directory import MODEL_SUFFIXES, DirectorySource, is_model
+from fingerprint.sources.claims import MODEL_SUFFIXES
+from fingerprint.sources.directory import DirectorySource, is_model
 
 TFLITE = b"\x1c\x00\x00\x00TFL3" + bytes(40)
 SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
