@@ -15,7 +15,7 @@ SPEC = InputSpec("NCHW", (1, 8, 8), mean=(0.5,), std=(0.5,), channels="L", class
 ROWS = (
     Row("prune 50 %", "compression", "prune:magnitude:0.5", x=0.5),
     Row("weights int4", "compression", "quantize:int4", x=4),
-    Row("fine-tune all", "fine-tuning", "finetune:all:epochs=3"),
+    Row("fine-tune all", "fine-tuning", "finetune:all:epochs=2"),
     Row("distil hard, other", "distillation", "distil:hard:cnn:epochs=6"),
 )
 
@@ -39,7 +39,7 @@ def plan(seed: int = 1) -> Plan:
     """One owner, six strangers, two of them matched."""
 
     def base(name: str, kind: str, number: int) -> Base:
-        recipe = Recipe(kind, 12, seed * 1000 + number, rate=0.05, shift=1, flip=False)
+        recipe = Recipe(kind, 10, seed * 1000 + number, rate=0.05, shift=1, flip=False)
         return Base(name, f"author-{name}", recipe=recipe)
 
     owner = base("owner", "small", 0)
