@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from fingerprint.errors import KeyFileError, StoreError, Tampered
 from fingerprint.limits import DEFAULT, Limits
-from store.files import private_folder, read_limited, write_atomic
+from store.files import open_regular, private_folder, read_descriptor, write_atomic
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -79,10 +80,22 @@ class DataKeys:
         return data is not None and self._parse(data, sha256)[1] is not None
 
     def stored(self, sha256: str) -> bytes | None:
-        """The bytes of a key file, or None. Raises StoreError."""
+        """The bytes of a key file, or None.
+
+        Raises:
+            KeyFileError: it is ours, and open to other users.
+            StoreError: it can't be read.
+        """
         path = self.path(sha256)
         try:
-            return read_limited(path, self.limits.spec_bytes)
+            with open_regular(path) as (descriptor, status):
+                if status.st_mode & 0o077 and status.st_uid == os.geteuid():
+                    mode = status.st_mode & 0o777
+                    raise KeyFileError(
+                        f"the data key {path} is open to other users (mode {mode:04o})",
+                        remedy=f"Run: chmod 700 {self.folder}; chmod 600 {self.folder}/*",
+                    )
+                return read_descriptor(descriptor, status, self.limits.spec_bytes)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
                 return None

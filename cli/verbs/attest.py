@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cli.attesting import Attested
     from store.keys import Signer
 
-HELP = """Check, show, sign, timestamp and revoke signed statements; settle disputes about fingerprints.
+HELP = """Check, sign, timestamp and revoke statements; settle disputes.
 
 \b
 Examples:

@@ -17,6 +17,7 @@ from fingerprint.errors import (
     DatabaseReadOnly,
     EvidenceError,
     FingerprintError,
+    KeyFileError,
     NameTaken,
     NotFound,
     StoreError,
@@ -558,11 +559,23 @@ def test_leftovers_and_open_modes_are_warnings(world: World) -> None:
     folder = Path(f"{world.database.path}.tensors")
     (folder / ".tmp-0123").write_bytes(b"half")
     (folder / f"{'0' * 64}.bin").write_bytes(b"orphan")
-    world.data_key(sealed).chmod(0o644)
+    world.database.path.chmod(0o644)
     problems = world.database.check(world.keys)
     assert {problem.kind for problem in problems} == {"warning"}
     messages = " ".join(problem.message for problem in problems)
     assert all(text in messages for text in ("interrupted", "belongs to no record", "chmod 600"))
+
+
+def test_a_data_key_that_others_can_read_is_refused(world: World) -> None:
+    sealed = world.sealed()
+    row = world.database.add(sealed)
+    for mode in (0o644, 0o640, 0o606):
+        world.data_key(sealed).chmod(mode)
+        with pytest.raises(KeyFileError, match="open to other users") as caught:
+            world.database.load(row, world.keys)
+        assert "chmod 600" in caught.value.remedy
+    world.data_key(sealed).chmod(0o600)
+    assert world.database.load(row, world.keys)
 
 
 def test_records_share_nothing_by_accident(world: World) -> None:
