@@ -84,12 +84,16 @@ class Result:
         return self.verdict.total_p if self.verdict is not None else None
 
     def with_lineage(self, lineage: Literal["derived", "unrelated", "inconclusive"], reason: str) -> Result:
-        """The same evidence with the lineage that holds after correction."""
+        """The same evidence with the lineage that holds after correction; integrity is said of derived ones only."""
         if self.stored_verdict is not None:
             changed = {"lineage": lineage, "reason": reason, "explanation": reason}
+            if lineage != "derived":
+                changed |= {"integrity": "unknown"}
             return replace(self, stored_verdict=self.stored_verdict | changed)
         assert self.verdict is not None  # noqa: S101  (only decided results are corrected)
-        return replace(self, verdict=replace(self.verdict, lineage=lineage, reason=reason, explanation=""))
+        integrity = self.verdict.integrity if lineage == "derived" else "unknown"
+        changed_verdict = replace(self.verdict, lineage=lineage, integrity=integrity, reason=reason, explanation="")
+        return replace(self, verdict=changed_verdict)
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], settings_sha256: str | None = None) -> Self:

@@ -145,7 +145,7 @@ def explain(verdict: Verdict) -> str:
 
 def _integrity(verdict: Verdict) -> str:
     found = verdict.integrity_evidence
-    if found is None:
+    if found is None or verdict.lineage != "derived":
         return ""
     what = {
         "intact": "Its function is intact: its answers are those of an allowed compression of the owner",
@@ -162,7 +162,7 @@ def _integrity(verdict: Verdict) -> str:
 
 def _attribution(verdict: Verdict) -> str:
     found = verdict.attribution
-    if found is None:
+    if found is None or verdict.lineage != "derived":
         return ""
     if found.kind is None:
         return f"How it was made can't be told: {found.reason}"
