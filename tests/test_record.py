@@ -269,6 +269,8 @@ WRONG = {
     "clean_labels": [np.zeros(3, np.int64), np.zeros(2, np.uint8)],
     "reference_orders": [np.zeros((0, 8, 6), np.int64), np.zeros((0, 8, 5), np.uint16), np.zeros((0, 8), np.uint16)],
     "clean_responses": [np.zeros((1, 6), np.float32), np.zeros((2, 6), np.float16)],
+    "trial_labels": [np.zeros((0, 8), np.int64), np.zeros((0, 7), np.uint16), np.zeros((2, 8), np.uint16)],
+    "trial_margins": [np.zeros((0, 8), np.float64), np.zeros((2, 8), np.float32), np.zeros(8, np.float32)],
     "control_probes": [np.zeros((2, 8, 4, 5, 3), np.uint8)],  # without their targets
     "control_targets": [np.zeros((2, 8), np.int64)],
     "ancestor_labels": [np.zeros((1, 7), np.int64), np.zeros((1, 8), np.int32), np.zeros(8, np.int64)],
