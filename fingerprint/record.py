@@ -359,7 +359,7 @@ class Payload:
             or not (labels < classes).all()
             or not np.isfinite(margins).all()
         ):
-            raise Tampered("the record's tensors 'trial_labels' and 'trial_margins' contradict each other or the probes")
+            raise Tampered("the record's tensors 'trial_labels' and 'trial_margins' contradict each other or the rest")
 
     def _validate_optional(self) -> None:
         count, controls = len(self.probes), self.control_targets

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_records import manifest, match, references  # type: ignore[import-not-found]
 from numpy.typing import NDArray
 
 from fingerprint.decision.allow import KINDS, covers, is_compression, kind_of, steps_of, within
@@ -19,6 +20,7 @@ from fingerprint.decision.integrity import (
     Trials,
     log_margins,
 )
+from fingerprint.decision.lineage import LineageTest, Settings
 
 PROBES, CLASSES = 120, 10
 SHARES = tuple(round(0.03 * i, 2) for i in range(1, 31))
@@ -253,6 +255,17 @@ def test_the_order_of_probes_and_copies_does_not_matter(seed: int) -> None:
     two = IntegrityTest(other, LIMITS, 0.01).decide(suspect[columns], None)
     assert one[0] == two[0]
     assert (one[1].score, one[1].p_compressed) == pytest.approx((two[1].score, two[1].p_compressed))
+
+
+def test_integrity_families_take_no_part_in_lineage() -> None:
+    plain = manifest(references=references([{"characteristic": m} for m in range(20, 32)], 100))
+    extra = plain.families[0].model_copy(update={"name": "intrinsic", "weight": 0.0, "role": "integrity"})
+    both = plain.model_copy(update={"families": (*plain.families, extra)})
+    asked = {"characteristic": match(95, 100)}
+    one = LineageTest(plain, Settings()).decide(asked, 100)
+    two = LineageTest(both, Settings()).decide({**asked, "intrinsic": match(3, 100)}, 100)
+    assert one == two
+    assert one.lineage == "derived"
 
 
 def test_margins_are_the_same_of_logits_and_probabilities() -> None:
