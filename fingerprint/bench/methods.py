@@ -99,8 +99,13 @@ BASELINES: tuple[tuple[str, str, Statistic, bool], ...] = (
 )
 
 
-def methods(families: Sequence[str], combination: Sequence[str]) -> list[Method]:
-    """Every single family by match rate and by soft outputs, the baselines, and the combination of some families."""
+def methods(
+    families: Sequence[str], combination: Sequence[str], alternatives: Sequence[Sequence[str]] = ()
+) -> list[Method]:
+    """Every single family by match rate and by soft outputs, the baselines, and combinations of some families.
+
+    `alternatives`: other families to combine; a name behind `UNSCREENED` is made without screening nets.
+    """
     found = [Method(name, (name,), match_rate) for name in families]
     found += [Method(f"{name}, soft outputs", (name,), output_correlation, soft=True) for name in families]
     for name, family, statistic, soft in BASELINES:
@@ -113,4 +118,5 @@ def methods(families: Sequence[str], combination: Sequence[str]) -> list[Method]
         Method("combined, normalised", several, partial(root_of_squares, evidence=normalised_mixture), combines=True),
         Method("combined, match rate", several, match_rate, combines=True),
     ]
+    found += [Method(f"combined: {' + '.join(names)}", tuple(names), combined, combines=True) for names in alternatives]
     return found

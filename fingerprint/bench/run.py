@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 import fingerprint
 from fingerprint.bench.asking import Asker
 from fingerprint.bench.judge import Trial, trial
 from fingerprint.bench.making import Maker
-from fingerprint.bench.methods import Method, methods
+from fingerprint.bench.methods import UNSCREENED, Method, methods
 from fingerprint.bench.page import page
 from fingerprint.bench.plan import Plan
 from fingerprint.bench.plots import draw
@@ -29,11 +30,11 @@ MAIN = 100  # queries that the main tables are of, where so many are among the b
 
 @dataclass(frozen=True)
 class Options:
-    """families: each judged by itself; combination: those that are combined. queries: budgets. probes: how many of each
-    family are made (0: as many as the largest budget); a family is not judged at a budget above that.
+    """families: each judged by itself. combination: those that are combined; alternatives: others to combine.
 
-    screens: nets trained on the owner's images to screen candidates. build: make what the zoo lacks; else judge what
-    there is. shard: see `Zoo`.
+    queries: budgets. probes: how many of each family are made (0: as many as the largest budget); a family is not
+    judged at a budget far above that. screens: nets trained on the owner's images to screen candidates. build: make
+    what the zoo lacks; else judge what there is. shard: see `Zoo`.
     """
 
     families: Sequence[str]
@@ -44,10 +45,11 @@ class Options:
     threads: int = 1
     shard: tuple[int, int] = (0, 1)
     probes: int = 0
+    alternatives: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
-        for family in (*self.families, *self.combination):
-            family_named(family)
+        for family in (*self.families, *self.combination, *chain.from_iterable(self.alternatives)):
+            family_named(family.removeprefix(UNSCREENED))
         if not self.families or not self.combination or not self.queries:
             raise UsageError("the benchmark needs at least one family, one to combine, and one budget of queries")
         if min(self.queries) < len(self.combination):
@@ -65,7 +67,7 @@ def run(plan: Plan, splits: Splits, folder: Path, options: Options, progress: Pr
     Raises:
         DataError: no owner could be opened.
     """
-    tried = methods(options.families, options.combination)
+    tried = methods(options.families, options.combination, options.alternatives)
     with Asker(folder / "answers", options.threads) as asker:
         zoo = Zoo(folder / "models", plan, splits, asker, progress, build=options.build, shard=options.shard)
         members, missing = _members(zoo)
