@@ -7,6 +7,7 @@ decided before they take the next batch, so that a run that was killed goes on w
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 _ROWS = 1000  # of the manifest that are written at a time
+_MOST_BLOCKS = 10_000  # that Ray plans at a time
 _BATCH = 16  # tasks that an actor takes at a time: what a kill may cost
 
 
@@ -69,7 +71,7 @@ class RayExecutor(Executor):
                     yield codec.decode(task, row["verdict"])
         if pending.count:
             with _cluster(self.address, self.workers) as ray:
-                for row in _answers(ray, manifest, self.workers, (make, codec, str(verdicts))):
+                for row in _answers(ray, manifest, pending.count, self.workers, (make, codec, str(verdicts))):
                     yield codec.decode(codec.unpack(row["task"]), row["verdict"])
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -152,13 +154,20 @@ class Actor(Generic[T, R]):
         return table.select(["task", "verdict"])
 
 
-def _answers(ray: Any, manifest: Path, workers: int, arguments: tuple[Any, ...]) -> Iterator[dict[str, str]]:  # noqa: ANN401
+def _answers(
+    ray: Any,  # noqa: ANN401
+    manifest: Path,
+    count: int,
+    workers: int,
+    arguments: tuple[Any, ...],
+) -> Iterator[dict[str, str]]:
     """Rows of task and verdict, in the order of the manifest."""
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    rows = ray.data.read_parquet(str(manifest), columns=["task"])
+    blocks = min(_MOST_BLOCKS, max(2 * workers, -(-count // _BATCH)))  # so that no actor waits while another has many
+    rows = ray.data.read_parquet(str(manifest), columns=["task"], override_num_blocks=blocks)
     rows = rows.map_batches(
         Actor,
         fn_constructor_args=arguments,
@@ -181,7 +190,7 @@ def _cluster(address: str | None, workers: int) -> Iterator[Any]:
         here: dict[str, Any] = {"num_cpus": workers + 1, "include_dashboard": False} if address is None else {}
         try:
             ray.init(address=address, logging_level="ERROR", log_to_driver=False, **here)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises plain ones, such as for a start that took too long
             raise FingerprintError(
                 f"Ray can't be reached at {address}: {error}",
                 remedy="Start it with `ray start`, or leave the address out.",
@@ -206,4 +215,5 @@ def _modules() -> Any:  # noqa: ANN401
         import ray.data
     except ImportError:
         raise MissingExtra("Ray", "ray") from None
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray
