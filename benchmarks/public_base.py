@@ -98,7 +98,7 @@ def digit_scene(folder: Path, heavy: bool) -> list[Row]:
         ("ancestor", {"ancestors": [ancestor]}),
         ("ancestor, kin made from --data", {"ancestors": [ancestor], "data": data}),
     ):
-        options = CreateOptions("digits", references=references, screen=0, seed=SEED, **more)  # type: ignore[arg-type]
+        options = CreateOptions("digits", references=references, screen=0, seed=SEED, **more)
         made = create(owner, options)
         scene = f"digits, {'heavy' if heavy else 'light'} fine-tuning"
         found = verify(list(suspects.values()), [made], VerifyOptions(alpha=ALPHA))

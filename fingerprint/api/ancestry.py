@@ -256,16 +256,19 @@ def _trained_whole(
     tensors = {id(t): t for t in (*body.module.parameters(), *body.module.buffers())}
     weights = [t.requires_grad_(True) for t in tensors.values() if t.is_floating_point() and t.ndim >= 2]
     rate = float(np.exp(rng.uniform(np.log(2e-4), np.log(3e-3))))
-    optimiser = torch.optim.Adam([*weights, *layer.parameters()], lr=rate)
+    added = list(layer.parameters())
+    optimisers = [torch.optim.Adam(weights, lr=rate), *([torch.optim.Adam(added, lr=1e-2)] if added else [])]
     labels = torch.from_numpy(_labels(data))
     size = min(BATCH, len(own), body.chunk)
     for _ in range(int(rng.integers(*STEPS))):
         batch = rng.choice(own, size, replace=False)
         logits = layer(body.logits(_pixels(data.images[batch])))
         loss = torch.nn.functional.cross_entropy(logits, labels[batch])
-        optimiser.zero_grad()
+        for optimiser in optimisers:
+            optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        for optimiser in optimisers:
+            optimiser.step()
     for weight in weights:
         weight.requires_grad_(False)
     return _Answering(lambda images: layer(body.logits(images)), body.chunk)

@@ -17,8 +17,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.api.create import CreateOptions, ProbeSet, create, data_sha256, make_probes
+from fingerprint.api.create import DATA_BYTES, CreateOptions, ProbeSet, create, data_sha256, make_probes
+from fingerprint.data import load_images
 from fingerprint.errors import UsageError
+from fingerprint.limits import DEFAULT
 from fingerprint.model import Images, Labels
 from fingerprint.progress import Progress
 from fingerprint.record import Fingerprint
@@ -106,6 +108,8 @@ def reproduce(
             "this record was made with images, which choose or become probes",
             remedy="Give the same images with --data; or a judge's --nonce.",
         )
+    if data is not None and made.data_sha256 is not None:
+        require_images(fingerprint, data)
     again = make_probes(
         model,
         CreateOptions(
@@ -121,11 +125,19 @@ def reproduce(
         ),
         progress=progress,
     )
-    if again.data is not None and data_sha256(again.data) != made.data_sha256:
+    return compare_probes(fingerprint, again)
+
+
+def require_images(fingerprint: Fingerprint, data: Path) -> None:
+    """Raise UsageError unless these are the images that `create` had."""
+    manifest = fingerprint.manifest
+    height, width, depth = manifest.probes.shape
+    limit = min(DEFAULT.data_images, DATA_BYTES // (height * width * depth))
+    images = load_images(data, (height, width, depth), manifest.outputs, limit)
+    if manifest.making is None or data_sha256(images) != manifest.making.data_sha256:
         raise UsageError(
             "the images of --data are not those that the record was made with", remedy="Give the same, unchanged."
         )
-    return compare_probes(fingerprint, again)
 
 
 def compare_probes(fingerprint: Fingerprint, again: ProbeSet) -> Reproduction:

@@ -25,7 +25,7 @@ def test_fresh_probes_decide(owner: Tool, models: Path) -> None:
     asked = ("attest", "reproduce", "owner", "--model", "owner.onnx", "--nonce", NONCE, "--reference", "references")
     done = owner(*asked, "--suspect", "owner.pt2", "--suspect", stranger, "-f", "json")
     assert done.code == 1, done.err
-    assert [r["verdict"]["lineage"] for r in done.json["results"]][0] == "derived"
+    assert done.json["results"][0]["verdict"]["lineage"] == "derived"
     assert done.json["results"][1]["verdict"]["lineage"] != "derived"
     assert "drawn after the record was timestamped" in done.err
     short = owner("attest", "reproduce", "owner", "--model", "owner.onnx", "--nonce", "7")
