@@ -132,7 +132,7 @@ def questions(home: Home, signer: Signer) -> dict[str, Callable[[], object]]:
         row = database.find("template")
     return {
         "open": ask(lambda d: None),
-        "list (200 at most)": ask(lambda d: (d.page(200)[:10], d.count())),
+        "list (100 at most)": ask(lambda d: (d.page(100)[:10], d.count())),
         "look up by id": ask(lambda d: d.find(row.id)),
         "look up by the start of an id": ask(lambda d: d.find(row.id[:12])),
         "resolve --against NAME": ask(lambda d: d.load(d.find("template"), keys)),

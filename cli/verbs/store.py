@@ -38,7 +38,7 @@ def store() -> None:
 @app.command("list")
 @flags.with_common
 def list_(
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Show N at most; 0: all.")] = 200,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Show N at most; 0: all.")] = 100,
     *,
     common: flags.Common,
 ) -> None:
