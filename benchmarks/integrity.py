@@ -294,7 +294,7 @@ def digits(folder: Path) -> tuple[Path, CleanImages]:
     for _ in range(25):
         for rows in torch.split(torch.randperm(600), 50):
             optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(net(inputs[rows]), targets[rows]).backward()
+            torch.autograd.backward(torch.nn.functional.cross_entropy(net(inputs[rows]), targets[rows]))
             optimizer.step()
     batch = torch.export.Dim("n", min=1, max=65536)
     path = folder / "digits.pt2"
