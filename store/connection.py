@@ -34,6 +34,7 @@ _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 _CANT_OPEN = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
 _DAMAGE = ("no such", "unsupported file format")  # what else a changed byte can lead to
+_PATIENCE = 10  # busy timeouts that a write waits for its turn
 _RESTORE = "Restore the database from a backup."
 
 
@@ -43,8 +44,9 @@ class Connection:
     Threads may share it: a statement, or a whole transaction, has it alone.
     """
 
-    def __init__(self, raw: sqlite3.Connection, path: Path, *, readonly: bool) -> None:
+    def __init__(self, raw: sqlite3.Connection, path: Path, *, readonly: bool, patience_s: float = 0.0) -> None:
         self.raw, self.path, self.readonly = raw, path, readonly
+        self._patience_s = patience_s  # SQLite's lock is not fair: in a crowd one waits much longer than the others
         self._lock = threading.RLock()
         raw.row_factory = sqlite3.Row
 
@@ -87,7 +89,7 @@ class Connection:
         if self.readonly:
             raise read_only(self.path)
         with self._lock:
-            self.execute("BEGIN IMMEDIATE")
+            self._begin()
             try:
                 yield
                 self.execute("COMMIT")
@@ -95,6 +97,16 @@ class Connection:
                 if self.raw.in_transaction:
                     self.execute("ROLLBACK")
                 raise
+
+    def _begin(self) -> None:
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                self.execute("BEGIN IMMEDIATE")
+                return
+            except DatabaseBusy:
+                if time.monotonic() > deadline:
+                    raise
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -203,7 +215,7 @@ def _raw_connection(path: Path, options: str, limits: Limits, *, readonly: bool)
         )
     except sqlite3.Error as error:
         raise translate(error, path) from error
-    return Connection(raw, path, readonly=readonly)
+    return Connection(raw, path, readonly=readonly, patience_s=_PATIENCE * limits.busy_ms / 1000)
 
 
 def _configure(connection: Connection) -> None:

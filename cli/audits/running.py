@@ -21,6 +21,7 @@ from cli.output import Reports
 from cli.reporting import after
 from fingerprint.api.audit import examine
 from fingerprint.decision.correction import benjamini_hochberg
+from fingerprint.remote.interface import ForgottenExposures
 from fingerprint.report.interface import Summary
 from store.home import Home
 from store.keys import trusted_keys
@@ -107,11 +108,21 @@ class _Audit:
             executor=executor,
             known=self.journal.known if self.request.known and not self.manner.ray else None,
             recall=self.journal.recall if remembers else None,
+            exposures=self._exposures(),
             progress=self.terminal,
         )
         partial = not self._collect(found)  # type: ignore[arg-type]
         self.terminal.close()
         return self._finish(partial=partial, seconds=time.monotonic() - started)
+
+    def _exposures(self) -> ForgottenExposures:
+        """What is known of the probes' whereabouts now, for workers that can't look into the database."""
+        found = ForgottenExposures()
+        for fingerprint in self.selection.fingerprints:
+            root = fingerprint.manifest.probes.merkle_root
+            for place, probes in self.journal.exposed(root).items():
+                found.add(root, probes, place)
+        return found
 
     def _executor(self, asked: dict[str, object], home: Home) -> Executor:
         from fingerprint.engine.executors.local import LocalExecutor

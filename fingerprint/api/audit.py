@@ -16,6 +16,7 @@ from fingerprint.engine.executors.local import LocalExecutor
 from fingerprint.errors import UsageError
 from fingerprint.progress import Progress, Silent
 from fingerprint.record import Fingerprint
+from fingerprint.remote.interface import Exposures
 from fingerprint.sources.interface import Artifact
 
 Question: TypeAlias = tuple[str, str]  # (the artifact's name, its stamp)
@@ -59,6 +60,7 @@ def examine(
     executor: Executor | None = None,
     known: Known | None = None,
     recall: Recall | None = None,
+    exposures: Exposures | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Examined]:
     """The same by artifact, with any executor.
@@ -70,6 +72,7 @@ def examine(
         executor: where; by default threads of this process.
         known: looks up what was decided before, by digests.
         recall: looks up what was found in a file that looks as it did then; such a file is not read.
+        exposures: which probes were revealed; they are not asked again.
         progress: told after every artifact; how many there are in all shows as they are found.
 
     Raises:
@@ -82,7 +85,7 @@ def examine(
     if options.workers < 1:
         raise UsageError(f"workers is {options.workers}; at least 1 is needed")
     progress = progress or Silent()
-    make = WorkFactory(tuple(fingerprints), options.verify, threads_of(options), known)
+    make = WorkFactory(tuple(fingerprints), options.verify, threads_of(options), known, exposures)
     listing = _Listing(artifacts, recall)
     executor = executor or LocalExecutor(options.workers)
     running = executor.run(listing, make, AuditCodec(), listing.recalled)

@@ -18,6 +18,7 @@ from fingerprint.engine.executors.interface import Codec, Work
 from fingerprint.engine.session import WorkerPool
 from fingerprint.model import InputSpec
 from fingerprint.record import Fingerprint
+from fingerprint.remote.interface import Exposures
 from fingerprint.runtimes.parts import is_package, weights_of
 from fingerprint.sources.containers import opened
 from fingerprint.sources.interface import Artifact
@@ -61,6 +62,7 @@ class WorkFactory:
     options: VerifyOptions
     threads: int
     known: Known | None = None
+    exposures: Exposures | None = None  # which probes were revealed, and are not asked again
 
     def __call__(self) -> Work[Artifact, Examined]:
         """The work, with workers of its own."""
@@ -105,7 +107,7 @@ class AuditWork(Work[Artifact, Examined]):
         verifier: Verifier | None = getattr(self._local, "verifier", None)
         if verifier is None:
             made = self._made
-            verifier = Verifier(made.fingerprints, made.options, self._pool, made.known, self._seen)
+            verifier = Verifier(made.fingerprints, made.options, self._pool, made.known, self._seen, made.exposures)
             self._local.verifier = verifier
         return verifier
 
