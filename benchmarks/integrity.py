@@ -26,7 +26,8 @@ import numpy as np
 import torch
 
 from fingerprint.api.copies import COMPRESSED, CopyMaker
-from fingerprint.api.create import CreateOptions, create
+from fingerprint.api.create import create
+from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.owner import Owner
 from fingerprint.data import CleanImages, load_images
 from fingerprint.decision.allow import kind_of, within

@@ -13,7 +13,8 @@ from api_world import Notes, World
 from torch import nn
 
 from fingerprint.api.copies import COMPRESSED, CONVERTED, DAMAGED, TUNED, CopyMaker, Wanted, add_trials
-from fingerprint.api.create import CreateOptions, create
+from fingerprint.api.create import create
+from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.owner import Owner
 from fingerprint.api.verify import VerifyOptions, verify
 from fingerprint.data import CleanImages
