@@ -31,13 +31,16 @@ def check_envelopes(connection: Connection, trail: Trail, keys: Keys) -> Iterato
     for row in connection.rows(query):
         sha256 = str(row["sha256"])
         subject = f"envelope {sha256[:16]}"
-        known = left.pop(sha256, 0) != 0 or sha256 in trail.records
+        came = left.pop(sha256, None)
+        known = came is not None or sha256 in trail.records
         if not known:
             yield error(subject, "is not in the ledger")
         elif sha256 in trail.records:
             if (row["predicate_type"], row["added"]) != (predicates.FINGERPRINT, trail.records[sha256].get("added")):
                 yield error(subject, "is filed as something else than it is")
             continue  # its content was compared with its index entry
+        if row["added"] != came:
+            yield error(subject, "was not added when the ledger says")
         try:
             yield from _statement(connection, subject, sha256, row["predicate_type"], keys)
         except FingerprintError as failure:

@@ -33,7 +33,8 @@ class Trail:
     """What the tables must hold, by what the ledger says.
 
     names: name -> ids of its versions, oldest first. records: id -> what the entry says of it. rows: table -> digests
-    of its rows in order. heads: chain -> its last entry. envelopes: all but those of fingerprints. schema: digest of
+    of its rows in order. heads: chain -> its last entry. envelopes: all but those of fingerprints, with
+    when they came. schema: digest of
     the applied migrations.
     """
 
@@ -41,7 +42,7 @@ class Trail:
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     runs: dict[str, RunTrail] = field(default_factory=dict)
     rows: dict[str, list[str]] = field(default_factory=lambda: {"exposures": [], "exports": [], "timestamps": []})
-    envelopes: dict[str, None] = field(default_factory=dict)
+    envelopes: dict[str, str] = field(default_factory=dict)
     heads: dict[str, Entry] = field(default_factory=dict)
     schema: str | None = None
     broken: bool = False
@@ -95,9 +96,9 @@ class Trail:
         elif entry.kind in ("verify", "audit"):
             run = self.runs[subject]
             run.row_sha256, run.finished = str(body["row_sha256"]), True
-            self._signed(run, body)
+            self._signed(run, entry)
         elif entry.kind == "sign":
-            self._signed(self.runs[subject], body)
+            self._signed(self.runs[subject], entry)
         elif entry.kind in ("expose", "export", "timestamp"):
             table = {"expose": "exposures", "export": "exports", "timestamp": "timestamps"}[entry.kind]
             self.rows[table].append(str(body["row_sha256"]))
@@ -105,11 +106,13 @@ class Trail:
             own = next(iter(self.heads)) == entry.chain
             self.schema = str(body["sha256"]) if own else self.schema
         elif "envelope" in body:  # reveal, checkpoint, key
-            self.envelopes[str(body["envelope"])] = None
+            self.envelopes.setdefault(str(body["envelope"]), entry.time)
 
-    def _signed(self, run: RunTrail, body: Any) -> None:  # noqa: ANN401  (JSON)
-        run.envelopes = [*run.envelopes, *map(str, body["envelopes"])]
-        self.envelopes.update(dict.fromkeys(run.envelopes))
+    def _signed(self, run: RunTrail, entry: Entry) -> None:
+        named = entry.body["envelopes"]
+        run.envelopes = [*run.envelopes, *(map(str, named) if isinstance(named, list) else ())]
+        for sha256 in run.envelopes:
+            self.envelopes.setdefault(sha256, entry.time)
 
     def _record(self, identity: str, body: dict[str, Any]) -> None:
         """As `index.insert` places it: last, or before the version that names it as its predecessor."""
