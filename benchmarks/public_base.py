@@ -22,7 +22,8 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import digits
 
-from fingerprint.api.create import CreateOptions, create
+from fingerprint.api.create import create
+from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.verify import VerifyOptions, verify
 from fingerprint.data import load_images
 from fingerprint.engine.local import open_local
@@ -123,6 +124,8 @@ def cut_base(source: Path, out: Path) -> Path:
         if codes[o.opcodeIndex] == schema.BuiltinOperator.FULLY_CONNECTED
     )  # fmt: skip
     graph.outputs = [graph.operators[dense].inputs[0]]
+    for index in {int(i) for o in graph.operators[dense:] for i in o.inputs} - {int(graph.outputs[0])}:
+        graph.tensors[index].buffer = 0  # the head's weights leave the file too
     graph.operators = graph.operators[:dense]
     for signature in model.signatureDefs or []:
         signature.outputs = signature.outputs[:1]

@@ -114,7 +114,9 @@ def test_more_authors_suffice() -> None:
     more = more_authors(made, 0.01)
     assert more is not None
     assert f"about {more} more author" in said.sentence
-    added = stranger_counts(more, 0.65, 0.05, seed=3)
+    assert more == 1
+    usual = int(np.mean([r.families["characteristic"].matches for r in made.references]))
+    added = [{"characteristic": usual}]
     counts = [{"characteristic": r.families["characteristic"].matches} for r in made.references] + added
     authors = [*(r.author for r in made.references), *(f"x{i}" for i in range(more))]
     assert reach(manifest(references=references(counts, 100, authors=authors)), 0.01).reached
