@@ -64,6 +64,7 @@ FAMILIES = (
 )
 COMBINATION = ("characteristic", "natural")
 ALTERNATIVES = (
+    ("characteristic",),
     ("characteristic", "robust"),
     ("characteristic", "natural", "robust"),
     ("characteristic", "unscreened:natural"),

@@ -13,8 +13,7 @@ from fingerprint.errors import MissingExtra
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SIZE = (5.0, 3.6)  # inches
-LARGEST_BITS = 32
+SIZE = (7.2, 3.6)  # inches, the legend at the right included
 
 
 def draw(results: Results, out: Path) -> list[Path]:
@@ -41,7 +40,7 @@ def draw(results: Results, out: Path) -> list[Path]:
         figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
         if plot(axes, results):
             axes.grid(alpha=0.3)
-            axes.legend(fontsize=7)
+            figure.legend(fontsize=7, loc="outside right upper")
             for suffix in (".png", ".svg"):
                 figure.savefig(out / f"{name}{suffix}", dpi=150)
                 written.append(out / f"{name}{suffix}")
@@ -50,7 +49,10 @@ def draw(results: Results, out: Path) -> list[Path]:
 
 
 def _roc(axes: Axes, results: Results) -> bool:
+    axes.set_prop_cycle(color=_colours())
     for curve in results.curves:
+        if curve.method.startswith("combined") and curve.method != "combined":
+            continue  # variants of the combination, which the tables compare
         wide = 2.4 if curve.method == "combined" else 1.0
         axes.step(curve.fpr, curve.tpr, where="post", label=curve.method, linewidth=wide)
     axes.set(xlabel="false-positive rate", ylabel="true-positive rate", xlim=(-0.01, 1), ylim=(0, 1.01))
@@ -59,6 +61,7 @@ def _roc(axes: Axes, results: Results) -> bool:
 
 
 def _tradeoff(axes: Axes, results: Results) -> bool:
+    axes.set_prop_cycle(color=_colours())
     for found in results.families:
         matched = [rate for row, rate in found.robustness.items() if row in _rows_of(results, COMPRESSION)]
         if matched:
@@ -70,6 +73,7 @@ def _tradeoff(axes: Axes, results: Results) -> bool:
 
 
 def _by_x(axes: Axes, results: Results, *, bits: bool) -> bool:
+    axes.set_prop_cycle(color=_colours())
     places = {row.name: row.x for row in results.rows if row.x is not None and (row.x > 1) == bits}
     for found in results.families:
         points = sorted((x, found.robustness[row]) for row, x in places.items() if row in found.robustness)
@@ -81,6 +85,14 @@ def _by_x(axes: Axes, results: Results, *, bits: bool) -> bool:
     )
     axes.set_title(f"{results.plan}: derivatives; dotted: the stranger that matches most", fontsize=9)
     return bool(axes.lines)
+
+
+def _colours() -> list[tuple[float, float, float]]:
+    """Twenty colours, the strong ones first."""
+    from matplotlib import colormaps
+
+    pairs = [colormaps["tab20"](number)[:3] for number in range(20)]
+    return [*pairs[::2], *pairs[1::2]]
 
 
 def _rows_of(results: Results, group: str) -> set[str]:
