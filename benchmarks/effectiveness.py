@@ -18,7 +18,8 @@ from pathlib import Path
 from benchmarks_common import HALVES, Entry, stage
 
 import fingerprint
-from fingerprint.api.create import CreateOptions, create
+from fingerprint.api.create import create
+from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.results import Result
 from fingerprint.api.verify import VerifyOptions, verify
 from fingerprint.data import load_images

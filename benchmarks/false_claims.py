@@ -28,7 +28,9 @@ import torch
 from benchmarks_common import Entry, stage
 
 from fingerprint.api.challenge import ChallengeOptions, challenge, judge
-from fingerprint.api.create import CreateOptions, ProbeSet, create, make_probes
+from fingerprint.api.choosing import ProbeSet, make_probes
+from fingerprint.api.create import create
+from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.owner import Owner
 from fingerprint.api.references import measure_references
 from fingerprint.api.reproduce import compare_probes, fresh, reproduce

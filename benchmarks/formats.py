@@ -25,7 +25,8 @@ import numpy as np
 from benchmarks_common import CIFAR_REFERENCES, HALVES, Entry, stage
 
 import fingerprint
-from fingerprint.api.create import CreateOptions, create
+from fingerprint.api.create import create
+from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.verify import VerifyOptions, verify
 from fingerprint.data import load_images
 from fingerprint.engine.adapt import Adapter

@@ -115,7 +115,8 @@ def creation(path: Path, budget: int, runs: int) -> float:
     """create over a replay of the model passes it made."""
     import torch
 
-    from fingerprint.api.create import CreateOptions, create
+    from fingerprint.api.create import create
+    from fingerprint.api.create_options import CreateOptions
     from fingerprint.probes import gradient
 
     calls: list[tuple[int, bool]] = []
@@ -209,7 +210,8 @@ def help_ratio(runs: int) -> float:
 
 def same_seed(path: Path) -> bool:
     """Whether one seed gives an identical payload and Merkle root twice."""
-    from fingerprint.api.create import CreateOptions, create
+    from fingerprint.api.create import create
+    from fingerprint.api.create_options import CreateOptions
 
     records = [create(path, CreateOptions("seed", budget=30, seed=7)) for _ in range(2)]
     digests = {hashlib.sha256(r.payload.to_bytes()).hexdigest() for r in records}

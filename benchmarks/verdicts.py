@@ -24,7 +24,8 @@ from benchmarks_common import Entry, stage
 from effectiveness import CIFAR_DERIVATIVES, make_derivatives
 from numpy.typing import NDArray
 
-from fingerprint.api.create import CreateOptions, create
+from fingerprint.api.create import create
+from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.verify import VerifyOptions, verify
 from fingerprint.decision.betting import reaches
 from fingerprint.decision.correction import benjamini_hochberg

@@ -9,7 +9,7 @@ from pathlib import Path
 import digits
 
 from fingerprint import create
-from fingerprint.api.create import CreateOptions
+from fingerprint.api.create_options import CreateOptions
 from store import Database, Home, load_signer, seal
 from store.keys import generate, trust
 

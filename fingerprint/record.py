@@ -352,7 +352,8 @@ class Payload:
         if (
             labels is None
             or margins is None
-            or (labels.dtype, margins.dtype) != (np.uint16, np.float32)
+            or labels.dtype != np.uint16
+            or margins.dtype != np.float32
             or labels.ndim != 2
             or labels.shape != margins.shape
             or labels.shape[1] != count

@@ -11,7 +11,7 @@ from cli import options as flags
 
 if TYPE_CHECKING:
     from cli.terminal import Terminal
-    from fingerprint.api.create import CreateOptions
+    from fingerprint.api.create_options import CreateOptions
     from fingerprint.record import Fingerprint
     from store.database import Database
     from store.home import Home
@@ -113,7 +113,7 @@ def create(
     signer = load_signing_key(home, key, passphrase_file)
     with open_writable(home, common.db) as database, Terminal(quiet=common.quiet) as terminal:
         previous = check_name(database, name, replace=replace)
-        from fingerprint.api.create import CreateOptions
+        from fingerprint.api.create_options import CreateOptions
         from fingerprint.probes.registry import split_families
         from fingerprint.spec import load_spec
 

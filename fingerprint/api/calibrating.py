@@ -54,7 +54,7 @@ def recalibrate(fingerprint: Fingerprint, more: More, *, progress: Progress) -> 
         made = add_made_references(made, data, more.make_references, progress=progress)
     if more.control_sets:
         from fingerprint.api.control_sets import add_control_sets
-        from fingerprint.api.create import CreateOptions
+        from fingerprint.api.create_options import CreateOptions
 
         like = CreateOptions(made.manifest.name, data=more.data, allow_code=more.allow_code, factory=more.factory)
         made = add_control_sets(made, more.control_sets, options=like, progress=progress)

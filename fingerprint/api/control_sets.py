@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.api.create import CreateOptions, ProbeSet, make_probes
+from fingerprint.api.choosing import ProbeSet, make_probes
+from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.references import find_references
 from fingerprint.api.reproduce import require_images
 from fingerprint.errors import CalibrationError, CreateError, ModelError, SpecError, UsageError

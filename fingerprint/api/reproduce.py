@@ -17,7 +17,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.api.create import DATA_BYTES, CreateOptions, ProbeSet, create, data_sha256, make_probes
+from fingerprint.api.choosing import ProbeSet, make_probes
+from fingerprint.api.create import create
+from fingerprint.api.create_options import CreateOptions
+from fingerprint.api.preparation import DATA_BYTES, data_sha256
 from fingerprint.data import load_images
 from fingerprint.errors import UsageError
 from fingerprint.limits import DEFAULT

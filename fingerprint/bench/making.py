@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fingerprint.api.create import CreateOptions, make_probes
+from fingerprint.api.choosing import make_probes
+from fingerprint.api.create_options import CreateOptions
 from fingerprint.bench.splits import Splits
 from fingerprint.bench.zoo import Member
 from fingerprint.errors import FingerprintError

@@ -14,7 +14,8 @@ import onnxruntime
 import pytest
 from api_world import REFERENCES, World
 
-from fingerprint.api.create import CreateOptions, create
+from fingerprint.api.create import create
+from fingerprint.api.create_options import CreateOptions
 from fingerprint.engine.session import WorkerPool
 from fingerprint.record import Fingerprint
 

@@ -15,7 +15,8 @@ from api_world import REFERENCES, Notes, World
 from fingerprint.api.ancestry import AncestorOptions, add_ancestors
 from fingerprint.api.calibrating import More, judged_unrelated, recalibrate
 from fingerprint.api.challenge import ChallengeOptions, challenge
-from fingerprint.api.create import CreateOptions, create
+from fingerprint.api.create import create
+from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.refusal import refuse_transfer
 from fingerprint.api.reproduce import compare_probes, fresh, judges_secret, reproduce
 from fingerprint.api.verify import VerifyOptions, verify
@@ -106,7 +107,7 @@ def test_a_nonce_gives_probes_that_nobody_chose(world: World, plain: Fingerprint
 
 
 def _set(record: Fingerprint):  # type: ignore[no-untyped-def]
-    from fingerprint.api.create import ProbeSet
+    from fingerprint.api.choosing import ProbeSet
 
     payload, names = record.payload, tuple(f.name for f in record.manifest.families)
     return ProbeSet(None, names, payload.probes, payload.targets, payload.family, payload.probes, payload.targets, None)  # type: ignore[arg-type]

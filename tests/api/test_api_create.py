@@ -15,8 +15,10 @@ import torch
 from api_world import REFERENCES, Notes, World
 
 import fingerprint
-from fingerprint.api.create import DEFAULT_SCREENS, CreateOptions, create
+from fingerprint.api.create import create
+from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.owner import Owner
+from fingerprint.api.preparation import DEFAULT_SCREENS
 from fingerprint.errors import (
     CreateError,
     DataError,

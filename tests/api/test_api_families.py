@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from api_world import World
 
-from fingerprint.api.create import CreateOptions, create
+from fingerprint.api.create import create
+from fingerprint.api.create_options import CreateOptions
 from fingerprint.errors import CreateError, UsageError
 from fingerprint.record import Fingerprint, Payload
 

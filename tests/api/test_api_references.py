@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from api_world import REFERENCES, Notes, World
 
-from fingerprint.api.create import CreateOptions, create
+from fingerprint.api.create import create
+from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.references import ReferenceMeter, calibrate, find_references, measure_references
 from fingerprint.engine.session import WorkerPool
 from fingerprint.errors import CalibrationError, UsageError
