@@ -65,7 +65,9 @@ def calibrate(
     *,
     common: flags.Common,
 ) -> None:
-    """Add references, control sets or public ancestors to a fingerprint: a new signed version.
+    """Add references, control sets or ancestors to a fingerprint.
+
+    The result is a new signed version; the earlier ones stay.
 
     References are unrelated models; the more there are, and the more authors they have, the smaller the error that a
     verdict can state. What is left out of a run must be left out for what you know of it, not for how it matched:
@@ -94,7 +96,7 @@ def calibrate(
     with open_writable(home, common.db) as database, Terminal(quiet=common.quiet) as terminal:
         row = require_latest(database, name)
         judged = _judged(database, from_run, unrelated or (), related or ()) if from_run is not None else []
-        record = database.load(row, {**trusted_keys(home), signer.key_id: signer.public})
+        record = database.load(row, trusted_keys(home).plus(signer.key_id, signer.public))
         from fingerprint.api.calibrating import More, recalibrate
 
         more = More(

@@ -66,7 +66,7 @@ def derive(
     *,
     common: flags.Common,
 ) -> None:
-    """Make a derivative of a model: pruned, quantized, compiled, fine-tuned, distilled, tampered with.
+    """Make a derivative of a model: compressed, compiled or retrained.
 
     With --data it also tells the accuracy that is left, and how often the derivative answers as its source does.
     docs/transformations.md lists every step and its keys.

@@ -35,7 +35,7 @@ from fingerprint.spec import FoundSpec
 if TYPE_CHECKING:
     from fingerprint.api.verify import Verifier
 
-METHOD_VERSION = 1  # of the decision; part of what makes an earlier verdict reusable
+METHOD_VERSION = 2  # of the decision; part of what makes an earlier verdict reusable
 CLEAN_USED = 1000  # clean images used to settle a suspect's input
 CLEAN_FEWEST = 8  # clean images below which a budget leaves no room to settle an input
 EXPECTED = (ModelError, WorkerError, HostError, MissingExtra, SpecError, BudgetSpent)  # results, not failures

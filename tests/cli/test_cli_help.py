@@ -73,11 +73,6 @@ def test_the_flags_of_the_contract() -> None:
         assert set(flags.split()) <= set(flags_of(load_verb(verb))), verb
 
 
-def test_flags_without_an_implementation_are_absent() -> None:
-    absent = {"shard", "executor", "since", "allow"}
-    assert not absent & {*flags_of(load_verb("verify")), *flags_of(load_verb("audit"))}
-
-
 def test_version(tool: Tool) -> None:
     done = tool("--version")
     assert (done.code, done.out, done.err) == (0, f"fingerprint {__version__}\n", "")
