@@ -66,7 +66,7 @@ def derive(
     *,
     common: flags.Common,
 ) -> None:
-    """Make a derivative of a model: compressed, compiled or retrained.
+    """Make a derivative of a model, by the steps that are named.
 
     With --data it also tells the accuracy that is left, and how often the derivative answers as its source does.
     docs/transformations.md lists every step and its keys.
