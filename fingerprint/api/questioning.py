@@ -60,7 +60,10 @@ class Questioning:
         outputs, asked = np.zeros((0, 0), np.float32), 0
         labels: LabelMap | None = None
         while asked < len(drawn.index):
-            part = Draw(drawn.index[asked : asked + max(asker.fit(STEP), asker.step)])
+            size = max(asker.fit(STEP), asker.step)
+            if asker.left is not None and (size := min(size, asker.left)) < 1:
+                break  # the check for random answers took its share of the budget
+            part = Draw(drawn.index[asked : asked + size])
             mark(part.index)
             (answered,) = ask(disguise.through(asker.predict) if disguise else asker.predict, *self._to_ask(part))
             outputs = _joined(outputs, answered)

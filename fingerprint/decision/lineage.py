@@ -252,10 +252,10 @@ class LineageTest:
     ) -> tuple[str, str]:
         if self.kind is None or best is None:
             return "inconclusive", self.why_not
-        if self._label and all(null.threshold(self.settings.alpha * f.weight) is None for f, null in self._nulls()):
-            return "inconclusive", reach(self.manifest, self.settings.alpha).sentence
         if not same_labels:
             return "inconclusive", "Its label space is not the owner's, so a mismatch says nothing."
+        if self._label and all(null.threshold(self.settings.alpha * f.weight) is None for f, null in self._nulls()):
+            return "inconclusive", reach(self.manifest, self.settings.alpha).sentence
         if power is None or power < POWER_NEEDED:
             known = "not measured" if power is None else f"{power:.2f}"
             return (

@@ -17,6 +17,7 @@ from made_records import references as made_references
 
 import fingerprint
 from fingerprint.api import examination as module
+from fingerprint.api.examination import Examination
 from fingerprint.api.results import Result
 from fingerprint.api.verify import Verifier, VerifyOptions, verify
 from fingerprint.engine.session import WorkerPool
@@ -343,16 +344,16 @@ def test_suspects_outer_fingerprints_inner(world: World, record: Fingerprint, po
 def test_the_same_content_is_examined_once(
     world: World, record: Fingerprint, pool: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[object] = []
-    original = pool.open
-    monkeypatch.setattr(pool, "open", lambda *a, **k: opened.append(a) or original(*a, **k))
+    examined: list[object] = []
+    original = Examination.results
+    monkeypatch.setattr(Examination, "results", lambda self: examined.append(self) or original(self))
     twin = copy_of(world.pruned_onnx, tmp_path / "twin.onnx")
     bare = copy_of(world.pruned_onnx, tmp_path / "bare.onnx", sidecar=False)  # fed otherwise: another examination
     found = run(record, pool, world.pruned_onnx, twin, bare)
     assert [Path(r.suspect.path).name for r in found] == ["pruned.onnx", "twin.onnx", "bare.onnx"]
     assert len({r.suspect.sha256 for r in found}) == 1
     assert found[0].verdict == found[1].verdict
-    assert len(opened) == 2
+    assert len(examined) == 2
 
 
 def test_what_was_decided_before_is_not_run_again(world: World, record: Fingerprint, pool: WorkerPool) -> None:

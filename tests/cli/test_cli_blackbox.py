@@ -51,7 +51,7 @@ def test_an_endpoint(copied: Tool) -> None:
     with serving(copied.cwd / "derived.onnx") as url:
         done = copied("verify", url, *SPEC, "-f", "json")
         again = copied("verify", url, *SPEC, "--budget", "10", "-f", "json")
-        table = copied("verify", url, *SPEC)
+        table = copied("verify", url, *SPEC, "--all-probes")
     (row,) = done.json["results"]
     assert (row["status"], row["verdict"]["lineage"], done.code) == ("decided", "derived", 1), row
     assert row["suspect"] == {"path": url, "sha256": None, "format": "endpoint", "runtime": "oip"}
