@@ -10,6 +10,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from fingerprint.progress import Progress
     from store.database import Database
     from store.exposures import ExportRow, Exposed
-    from store.keys import Keys
+    from store.keys import Keys, Signer
 
 T = TypeVar("T")
 WRITE_EVERY_S = 0.5  # seconds of results that a killed run may lose
@@ -49,6 +50,7 @@ class Records:
         self._pending: list[ResultRow] = []
         self._written = time.monotonic()
         self._failed: BaseException | None = None
+        self._signer: Signer | None = None
         self._database: Database = self._call(lambda: open_for_results(home, db, create=create))
 
     def select(self, against: Sequence[str], keys: Keys) -> Selection:
@@ -95,12 +97,20 @@ class Records:
         self._flush()
         self._post(lambda: self._write(lambda: self._finish(correction)))
 
+    def prepare(self) -> None:
+        """Load what signing the run will need; ask for it where there is time. From any thread."""
+        import store.predicates
+        import store.signing  # noqa: F401
+
+        with suppress(KeyFileError):  # told when the run ends
+            self._signer = quiet_signer(self._database.home)
+
     def _finish(self, correction: Mapping[str, object] | None) -> None:
+        signer = self._signer
         try:
-            signer = quiet_signer(self._database.home)
+            signer = signer or quiet_signer(self._database.home)
         except KeyFileError as error:
             self._progress.note(f"The results are not signed: {error.diagnosis()}")
-            signer = None
         self._database.finish_run(self._run or "", [] if signer is None else [signer], correction)
 
     def signers(self, identity: str) -> tuple[str, ...]:

@@ -225,8 +225,9 @@ def _verify(
     known = records.known if request.known else None
     exposures = RecordedExposures(records)
     found = compare(
-        suspects, selection.fingerprints, options, pool=pool, known=known, exposures=exposures, progress=terminal
-    )
+        suspects, selection.fingerprints, options, pool=pool, known=known, exposures=exposures, progress=terminal,
+        meanwhile=records.prepare,
+    )  # fmt: skip
     for result in comparing.with_closed(found, selection):
         results.append(result)
         rows.append(result.to_dict())

@@ -90,6 +90,7 @@ def verify(
     known: Known | None = None,
     exposures: Exposures | None = None,
     progress: Progress | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Iterator[Result]:
     """Compare suspects with fingerprints: one result per pair, suspects outer.
 
@@ -101,6 +102,7 @@ def verify(
         known: looks up what was decided before, by digests; such pairs are not run again.
         exposures: remembers which probes are sent to remote hosts; without it that is forgotten afterwards.
         progress: told after every suspect.
+        meanwhile: called once, in a thread, while the first suspect answers: what the caller must do anyway.
 
     Raises:
         UsageError: a suspect path does not exist, a URL or function can't be used, or there is no fingerprint.
@@ -117,7 +119,7 @@ def verify(
     with ExitStack() as stack:
         workers = pool if pool is not None else stack.enter_context(WorkerPool(threads=options.threads))
         verifier = Verifier(fingerprints, options, workers, known, exposures=exposures)
-        verifier.tests = len(suspects) * len(fingerprints)
+        verifier.tests, verifier.meanwhile = len(suspects) * len(fingerprints), meanwhile
         subjects = [subject_of(place, options, workers) for place in suspects]
         asked = known is None  # what was decided before is not opened, and the next one seldom differs in that
         take = stack.enter_context(ahead(subjects, early=lambda: asked))
@@ -147,6 +149,7 @@ class Verifier:
         self.seen = seen if seen is not None else {}
         self.exposures: Exposures = exposures if exposures is not None else ForgottenExposures()
         self.tests = 1  # pairs of suspect and fingerprint in this run
+        self.meanwhile: Callable[[], None] | None = None
         self._tests: dict[tuple[int, float], LineageTest] = {}
         self._reduced: dict[tuple[int, float, LabelMap], LineageTest | None] = {}
 
@@ -195,19 +198,22 @@ class Verifier:
     def fitting(self, indices: Sequence[int], alpha: float) -> Iterator[None]:
         """Fit the tests that are not fitted yet, while the caller waits for a suspect's answers."""
         missing = [i for i in indices if (i, alpha) not in self._tests]
-        thread = threading.Thread(target=self._fit, args=(missing, alpha), daemon=True)
-        if missing:
+        waiting, self.meanwhile = self.meanwhile, None
+        thread = threading.Thread(target=self._fit, args=(missing, alpha, waiting), daemon=True)
+        if missing or waiting:
             thread.start()
         try:
             yield
         finally:
-            if missing:
+            if missing or waiting:
                 thread.join()
 
-    def _fit(self, indices: Sequence[int], alpha: float) -> None:
+    def _fit(self, indices: Sequence[int], alpha: float, waiting: Callable[[], None] | None) -> None:
         with suppress(Exception):  # the caller meets the same error when it asks for the test
             for index in indices:
                 self.test(index, alpha)
+        if waiting is not None:
+            waiting()
 
     @cached_property
     def data_identity(self) -> str | None:
