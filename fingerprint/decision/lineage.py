@@ -3,8 +3,9 @@
 Every (family, statistic) pair is one test with a fixed share of alpha (weighted Bonferroni: valid under any
 dependence). A test on label matches has two errors: between models (an unrelated model that would match more than the
 bound, see `null`), and within the fingerprint (matching more among the probes drawn than among all of them). Where all
-probes are answered the second is zero, and the whole share bounds the first; else each gets half. docs/statistics.md
-derives this.
+probes are answered the second is zero, and the whole share bounds the first; else each gets half. `derived` needs more
+than a rejection: a suspect that stands out from the references, yet lies nearer to them than to the owner's copies, is
+`inconclusive` (`LineageTest.least`). docs/statistics.md derives this.
 """
 
 from __future__ import annotations
@@ -189,7 +190,8 @@ class LineageTest:
             bound = self.manifest.declared_bound or 0.0
             p = binomial_tail(found.matches, found.queries, bound)
             # All of the share is spent within the fingerprint, none between models.
-            return Test(name, "label-match", share, None, min(1.0, p / share), p <= alpha, bound)
+            rejects = p <= alpha and self._near(name, found)
+            return Test(name, "label-match", share, None, min(1.0, p / share), rejects, bound)
         null = self._label[name]
         level = _total_p(null, count, found)
         whole = found.queries == count
@@ -200,7 +202,7 @@ class LineageTest:
             share=share,
             p_between=null.tail(found.matches * count / found.queries if not whole else found.matches),
             p_total=min(1.0, level / share),
-            rejects=level <= alpha,
+            rejects=level <= alpha and self._near(name, found),
             bound=None if threshold is None else (math.ceil(threshold) - 1) / count,
         )
 
@@ -210,7 +212,35 @@ class LineageTest:
         p = null.tail(fisher_z(value))
         threshold = null.threshold(alpha)
         bound = None if threshold is None else math.tanh(threshold)
-        return Test(name, "log-output-correlation", share, p, min(1.0, p / share), p <= alpha, bound)
+        rejects = p <= alpha and value >= self._least_correlation(name)
+        return Test(name, "log-output-correlation", share, p, min(1.0, p / share), rejects, bound)
+
+    def least(self, name: str) -> float:
+        """Match rate below which a suspect is nearer to the references than to the owner's copies: never `derived`.
+
+        Half-way from the highest reference (or the declared bound) to the middle one of the listed copies that work.
+        Whatever a few references say of the tail, a model that gives the owner's label on a third of the probes, where
+        copies give it on all, is a stranger of a kind that the references lack before it is a derivative.
+        """
+        family = next(f for f in self.manifest.families if f.name == name)
+        usual = [r.families[name].matches / family.count for r in self.manifest.references if name in r.families]
+        if self.kind == "declared":
+            usual = [self.manifest.declared_bound or 0.0]
+        copies = [c.families[name].matches / family.count for c in self._working_copies() if name in c.families]
+        return _between(max(usual, default=0.0), copies)
+
+    def _near(self, name: str, found: FamilyMatch) -> bool:
+        return found.queries > 0 and found.matches >= self.least(name) * found.queries
+
+    def _least_correlation(self, name: str) -> float:
+        """The same for soft outputs, on correlations."""
+        usual = [r.families[name].correlation for r in self.manifest.references if name in r.families]
+        copies = [c.families[name].correlation for c in self._working_copies() if name in c.families]
+        if all(c is None for c in copies):  # not measured: the highest reference is all there is to go by
+            return max((c for c in usual if c is not None), default=0.0)
+        return _between(
+            max((c for c in usual if c is not None), default=0.0), [c for c in copies if c is not None]
+        )  # fmt: skip
 
     def _error(self, tests: Sequence[Test]) -> float:
         """gamma + alpha_w as used, over all tests made."""
@@ -323,6 +353,12 @@ class LineageTest:
             p_value=label.p_between if label else None,
             bound=label.bound if label else None,
         )
+
+
+def _between(highest: float, copies: Sequence[float]) -> float:
+    """Half-way from the highest stranger to the middle copy (1 where none is listed), and never below the stranger."""
+    middle = sorted(copies)[len(copies) // 2] if copies else 1.0
+    return max(highest, 0.5 * (highest + middle))
 
 
 def _total_p(null: Null, count: int, found: FamilyMatch) -> float:

@@ -52,7 +52,13 @@ class SequentialTest(LineageTest):
     def derived(self) -> bool:
         """Whether the bet is won."""
         asked = (f for f in self.manifest.families if f.name in self._paths)
-        return any(self._rejects_at(f.name, f.count, self._level(f.weight)) for f in asked)
+        return any(
+            self._rejects_at(f.name, f.count, self._level(f.weight)) and self._near_so_far(f.name) for f in asked
+        )
+
+    def _near_so_far(self, name: str) -> bool:
+        path = self._paths[name]
+        return self._near(name, FamilyMatch(matches=sum(path), queries=len(path)))
 
     def evidence(self) -> tuple[tuple[int, float], ...]:
         """(answers, log10 of the wealth) of the family that found most, after each of its answers."""
@@ -93,15 +99,15 @@ class SequentialTest(LineageTest):
             p, level = level, level * COARSENESS
         null, alpha = self._label.get(name), self.settings.alpha * share
         most = self._most(name, count, alpha)
-        rejects = self._rejects_at(name, count, alpha)
+        stands_out = self._rejects_at(name, count, alpha)
         p_total = min(1.0, p / share)
         return Test(
             family=name,
             statistic="label-match",
             share=share,
             p_between=null.tail(found.matches * count / found.queries) if null and found.queries else None,
-            p_total=min(p_total, self.settings.alpha) if rejects else max(p_total, self.settings.alpha * 1.0001),
-            rejects=rejects,
+            p_total=min(p_total, self.settings.alpha) if stands_out else max(p_total, self.settings.alpha * 1.0001),
+            rejects=stands_out and self._near(name, found),
             bound=None if most is None else most / count,
         )
 

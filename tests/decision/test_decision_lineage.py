@@ -105,7 +105,7 @@ def test_the_conformal_error_is_used_and_not_wasted() -> None:
     """With all probes answered, all of alpha is for between models, and the rank takes about all of it."""
     derived, _, stated = simulate(beta_binomial(0.5, 0.3), 39, Settings(0.05, "conformal"), PROBES, 250)
     assert stated == pytest.approx(0.05)
-    assert derived.mean() > 0.4 * stated  # ties between counts cost a part
+    assert derived.mean() > 0.25 * stated  # ties cost a part, and so does that a suspect must be nearer to the copies
 
 
 @settings(max_examples=60, deadline=None)
@@ -261,13 +261,39 @@ def test_derived() -> None:
     assert (family.name, family.matches, family.queries, family.bound) == (C, 97, 100, used.bound)
 
 
-def test_the_bound_is_where_derived_begins() -> None:
-    test = LineageTest(with_references(STRANGERS, copies=STRONG), Settings(0.01))
-    bound = test.decide(one(0), 100).calibration.bound  # type: ignore[union-attr]
-    assert bound is not None
-    most = round(bound * 100)
-    assert test.decide(one(most), 100).lineage != "derived"
-    assert test.decide(one(most + 1), 100).lineage == "derived"
+def test_derived_begins_above_the_bound_and_nearer_to_the_copies() -> None:
+    for alpha in (0.0001, 0.01, 0.05):
+        test = LineageTest(with_references(STRANGERS, copies=STRONG), Settings(alpha))
+        bound = test.decide(one(0), 100).calibration.bound  # type: ignore[union-attr]
+        if bound is None:
+            assert test.decide(one(100), 100).lineage == "inconclusive"
+            continue
+        most = max(round(bound * 100), math.ceil(test.least(C) * 100) - 1)
+        assert test.decide(one(most), 100).lineage != "derived"
+        assert test.decide(one(most + 1), 100).lineage == "derived"
+
+
+def test_a_stranger_that_stands_out_is_not_accused() -> None:
+    """References by three authors that happen to resemble each other, copies that match fully, a match of a third."""
+    rates = [11, 12, 11, 12, 10, 13, 11, 12, 13, 10, 12, 11]
+    authors = [*["one"] * 10, "two", "three"]
+    made = references([{C: m} for m in rates], 100)
+    stated = tuple(r.model_copy(update={"author": a}) for r, a in zip(made, authors, strict=True))
+    record = manifest(references=stated, copies=[{C: 100}] * 3)
+    test = LineageTest(record, Settings(0.01))
+    verdict = test.decide(one(33), 100)
+    assert verdict.total_p is not None and verdict.total_p <= 0.01
+    assert test.least(C) == pytest.approx(0.6)
+    assert verdict.lineage == "inconclusive"
+    assert "less than the owner's transformed copies" in verdict.reason
+    assert test.decide(one(60), 100).lineage == "derived"
+
+
+def test_weak_copies_do_not_lower_what_is_needed_below_the_strangers() -> None:
+    record = manifest(references=references([{C: 40}] * 10, 100), copies=[{C: 10}] * 3)
+    assert LineageTest(record, Settings(0.01)).least(C) == pytest.approx(0.4)
+    none = manifest(references=references([{C: 40}] * 10, 100), copies=[])
+    assert LineageTest(none, Settings(0.01)).least(C) == pytest.approx(0.7)
 
 
 def test_unrelated() -> None:
