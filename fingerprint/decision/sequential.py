@@ -1,9 +1,9 @@
 """Lineage, one probe after another: stop as soon as the answer is clear, at the same error level.
 
-The two errors of `lineage` stay apart and each gets half of a family's share: between models, gamma fixes how many of
-all N probes an unrelated model may match; within the fingerprint, `betting` tests that number on the probes asked so
-far, valid at any time (METHODS section 6, "Together"). A second bet, on mismatches, is against "it matches as often as
-the weakest copy that the record lists": it ends the questions where the suspect is no such copy.
+The two errors of `lineage` stay apart and share a family's level: between models, gamma fixes how many of all N probes
+an unrelated model may match; within the fingerprint, `betting` tests that number on the probes asked so far, valid at
+any time (METHODS section 6, "Together"). A second bet, on mismatches, is against "it matches as often as the weakest
+copy that the record lists": it ends the questions where the suspect is no such copy.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from fingerprint.decision.betting import log_wealth, reaches
 from fingerprint.decision.lineage import LineageTest, Test
 from fingerprint.record import FamilyMatch
 
+SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)  # of a level, for the error between models
 ORDERS = 400  # random orders in which a listed copy is asked, to know the power
 COARSENESS = 0.8  # ratio of the levels at which a p-value is looked for
 SMALLEST_P = 1e-12
@@ -36,6 +37,7 @@ class SequentialTest(LineageTest):
         self._asked = dict(asked)
         self._paths: dict[str, list[bool]] = {name: [] for name in asked}
         self._powers: dict[tuple[str, int, float], float] = {}
+        self._between: dict[str, float] = {}
 
     def add(self, family: str, match: bool) -> None:
         """One more answer."""
@@ -77,20 +79,38 @@ class SequentialTest(LineageTest):
         return np.array([self._paths.get(family, [])], np.bool_).reshape(1, -1)
 
     def _most(self, name: str, count: int, level: float) -> int | None:
-        """Matches among all probes that an unrelated model does not exceed, except with probability level / 2."""
+        """Matches among all probes that an unrelated model does not exceed, except with a share of the level."""
         if self.kind == "declared":
             return math.floor((self.manifest.declared_bound or 0.0) * count + 1e-9)
         if name not in self._label:
             return None
-        threshold = self._label[name].threshold(level / 2)
+        threshold = self._label[name].threshold(level * self._share_between(name, count))
         return None if threshold is None else min(count, math.ceil(threshold) - 1)
 
-    def _within(self, level: float) -> float:
-        return level if self.kind == "declared" else level / 2
+    def _share_between(self, name: str, count: int) -> float:
+        """The share of a level for the error between models: the one that finds a perfect copy in the fewest answers.
+
+        A function of the references alone, fixed before the suspect is asked, so the level stays what it is.
+        """
+        if name not in self._between:
+            level = self._level(next(f.weight for f in self.manifest.families if f.name == name))
+            perfect = np.ones((1, count), np.bool_)
+            needed: dict[float, int] = {}
+            for share in SHARES:
+                threshold = self._label[name].threshold(level * share)
+                if threshold is not None:
+                    wealth = log_wealth(perfect, count, min(count, math.ceil(threshold) - 1))[0]
+                    won = np.nonzero(wealth >= -math.log(level * (1.0 - share)))[0]
+                    needed[share] = int(won[0]) if len(won) else count
+            self._between[name] = min(needed, key=lambda share: needed[share], default=0.5)
+        return self._between[name]
+
+    def _within(self, name: str, count: int, level: float) -> float:
+        return level if self.kind == "declared" else level * (1.0 - self._share_between(name, count))
 
     def _rejects_at(self, name: str, count: int, level: float) -> bool:
         most = self._most(name, count, level)
-        return most is not None and bool(reaches(self._path(name), count, most, self._within(level))[0])
+        return most is not None and bool(reaches(self._path(name), count, most, self._within(name, count, level))[0])
 
     def _label_test(self, name: str, count: int, found: FamilyMatch, share: float) -> Test:
         """See `LineageTest`: the p-value is valid at any stopping time."""
@@ -127,7 +147,9 @@ class SequentialTest(LineageTest):
             rng = np.random.default_rng(20_201_012)
             whole = np.arange(count)[None, :].repeat(ORDERS, axis=0) < matches
             orders = rng.permuted(whole, axis=1)[:, : self._asked[name]]
-            found = 0.0 if most is None else float(reaches(orders, count, most, self._within(level)).mean())
+            found = (
+                0.0 if most is None else float(reaches(orders, count, most, self._within(name, count, level)).mean())
+            )
             self._powers[key] = found
         return self._powers[key]
 
