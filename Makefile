@@ -42,6 +42,7 @@ bench: $(STAMP)  ## figures of docs/results.md; DATA=folder of real models (see 
 	$(BIN)/python benchmarks/formats.py --data $(DATA)
 	$(BIN)/python benchmarks/adaptation.py --data $(DATA)
 	$(BIN)/python benchmarks/many.py --data $(DATA)
+	$(BIN)/python benchmarks/verdicts.py --data $(DATA)
 	$(BIN)/python benchmarks/zoo.py --data $(DATA)
 
 clean:

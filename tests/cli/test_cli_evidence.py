@@ -203,7 +203,7 @@ def test_browse(verified: tuple[Tool, str]) -> None:
     )
     try:
         base = f"http://127.0.0.1:{port}/fingerprint"
-        page = fetched(f"{base}/verdicts.json?_shape=array")
+        page = fetched(f"{base}/verdicts.json?_shape=array&run_id={run}")
         assert run in [row["run_id"] for row in json.loads(page)]
         for secret in ("exports", "exposures", "envelopes"):
             with pytest.raises(urllib.error.HTTPError, match="403"):
