@@ -52,8 +52,9 @@ def test_groups_are_whole_and_survive_the_bytes(many: Fingerprint) -> None:
         if family.name in GROUPED:
             sizes = np.unique(mine, return_counts=True)[1]
             assert mine.min() >= 0
-            assert np.median(sizes) == {"composite": 3, "trajectory": 4, "universal": 3}[family.name]
-            assert len(sizes) <= family.count // np.median(sizes) + 1
+            full = {"composite": 3, "trajectory": 4, "universal": 3}[family.name]
+            assert sizes.max() == full  # one that lost a member in the owner's own runtime is smaller
+            assert (sizes == full).sum() * full >= family.count / 2
         elif family.name == "signature":
             assert len(set(mine.tolist())) == len(mine)
         else:

@@ -58,8 +58,8 @@ def written(world: World, net: nn.Sequential, name: str) -> str:
     return name
 
 
-def noisy(net: nn.Sequential, size: float) -> nn.Sequential:
-    changed, generator = copy.deepcopy(net), torch.Generator().manual_seed(5)
+def noisy(net: nn.Sequential, size: float, seed: int) -> nn.Sequential:
+    changed, generator = copy.deepcopy(net), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in changed.parameters():
             if weight.ndim > 1:
@@ -144,13 +144,25 @@ def test_declared_pruning_is_intact_and_undeclared_is_unknown(
     assert "--allow" in silent.to_dict()["explanation"]  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("label_only", [False, True])
-def test_changed_weights_are_altered(world: World, pool: WorkerPool, sealed: Fingerprint, label_only: bool) -> None:
-    name = written(world, noisy(world.net, 0.35), "noisy.onnx")
-    found = judge(world, pool, sealed, name, allow=["prune:magnitude:0.3"], label_only=label_only)
-    assert found.lineage == "derived"
-    assert found.integrity == "altered", found.integrity_evidence
-    assert "altered" in found.to_dict()["explanation"]  # type: ignore[operator]
+@pytest.mark.parametrize(("label_only", "fewest"), [(False, 5), (True, 2)])
+def test_changed_weights_are_altered(
+    world: World, pool: WorkerPool, sealed: Fingerprint, label_only: bool, fewest: int
+) -> None:
+    """60 labels are a weak test: what is not found must at least not be called intact."""
+    copies = [noisy(world.net, size, seed) for size in (0.35, 0.45) for seed in (5, 6, 7)]
+    found = [
+        judge(
+            world, pool, sealed, written(world, net, f"noisy-{i}.onnx"),
+            allow=["prune:magnitude:0.3"], label_only=label_only,
+        )
+        for i, net in enumerate(copies)
+    ]  # fmt: skip
+    derived = [one for one in found if one.lineage == "derived"]
+    assert len(derived) >= fewest
+    assert "intact" not in [one.integrity for one in derived]
+    altered = [one for one in derived if one.integrity == "altered"]
+    assert len(altered) >= fewest, [one.integrity_evidence for one in found]
+    assert "altered" in altered[0].to_dict()["explanation"]  # type: ignore[operator]
 
 
 def test_a_stranger_and_the_released_file(world: World, pool: WorkerPool, sealed: Fingerprint) -> None:

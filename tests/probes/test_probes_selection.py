@@ -11,7 +11,7 @@ from fingerprint.errors import TransformError, UsageError
 from fingerprint.probes.characteristic import CharacteristicFamily
 from fingerprint.probes.natural import NaturalFamily
 from fingerprint.probes.registry import family
-from fingerprint.probes.selection import RECORDED_COPIES, SELECTION_COPIES, select, uniqueness
+from fingerprint.probes.selection import RECORDED_COPIES, SELECTION_COPIES, select, select_groups, uniqueness
 from fingerprint.transforms.derive import parse_how
 from fingerprint.transforms.interface import WeightTransform
 
@@ -92,3 +92,22 @@ def test_families_by_name() -> None:
         family("no-such")
     assert "characteristic" in caught.value.remedy
     assert "natural" in caught.value.remedy
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.integers(1, 40), st.integers(0, 2**31))
+def test_groups_stay_whole_and_the_best_that_fit_are_taken(numbers: list[int], count: int, seed: int) -> None:
+    groups, rng = np.array(numbers), np.random.default_rng(seed)
+    scores, order = rng.random(len(groups)), rng.permutation(len(groups))
+    taken = select_groups(scores, groups, count, order)
+    assert (np.diff(taken) > 0).all()
+    assert 0 < len(taken) <= count
+    sizes = {g: int((groups == g).sum()) for g in set(numbers)}
+    chosen = {g: int((groups[taken] == g).sum()) for g in set(groups[taken].tolist())}
+    merit = {g: float(scores[groups == g].mean()) for g in sizes}
+    if min(sizes.values()) > count:  # nothing fits: a part of the best
+        assert list(chosen) == [max(merit, key=merit.__getitem__)]
+        return
+    assert all(chosen[g] == sizes[g] for g in chosen)
+    for left in set(sizes) - set(chosen):  # whatever was left out did not fit beside the better ones
+        better = sum(sizes[g] for g in chosen if merit[g] > merit[left])
+        assert better + sizes[left] > count
