@@ -8,6 +8,7 @@
     ├── ModelError                   exit 2   a model file can't be used
     │   ├── UnreadableModel                   damaged, cut or empty
     │   ├── UnsupportedModel                  read, but not something this tool can query
+    │   ├── NotAskable                        by its header it takes no images, so it was not opened
     │   ├── DegenerateModel                   runs, but answers nonsense
     │   └── NoGradients                       this file can't give gradients
     ├── WorkerError                  exit 2   the isolated process did not deliver
@@ -90,6 +91,12 @@ class UnreadableModel(ModelError):
 
 class UnsupportedModel(ModelError):
     """The file was read but is not something this tool can query."""
+
+
+class NotAskable(ModelError):
+    """By its header it takes no images, so an audit does not open it."""
+
+    status = "skipped"
 
 
 class DegenerateModel(ModelError):

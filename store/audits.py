@@ -15,7 +15,8 @@ from store.rows import result_value, verified
 from store.runs import SELECT_RESULTS
 from store.schema import compact_json, row_digest, unicode_only
 
-LASTING = ("decided", "unreadable", "unsupported", "opaque", "degenerate")  # the same again, as long as nothing changes
+# the same again, as long as nothing changes; `skipped`: takes no images by its header, or all probes are revealed
+LASTING = ("decided", "skipped", "unreadable", "unsupported", "opaque", "degenerate")
 
 
 @dataclass(frozen=True)

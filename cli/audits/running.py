@@ -64,6 +64,7 @@ def run(sources: Sequence[str], options: AuditOptions, request: Request, manner:
     ):
         selection = journal.select(request.against, trusted_keys(home, request.keys))
         asked = comparing.parameters(sources, selection, options.verify) | {"shard": manner.shard}
+        asked |= {"open_all": True} if options.open_all else {}
         audit = _Audit(selection, options, manner, request, journal, reports, terminal, ignoring.suppressor(entries))
         return audit.run(artifacts, asked, home)
 
@@ -96,7 +97,7 @@ class _Audit:
         if self.manner.since is not None:
             self.before = self.journal.seen_in(self.manner.since)
         executor = self._executor(asked, home)
-        question = question_of(self.selection.fingerprints, self.options.verify)
+        question = question_of(self.selection.fingerprints, self.options.verify, open_all=self.options.open_all)
         resumed = self.journal.open_run(asked, question, resume=self.request.known and not self.manner.rehash)
         if resumed is not None:
             self.terminal.note(f"The audit {resumed} was cut short: this one goes on with it.")

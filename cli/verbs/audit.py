@@ -74,6 +74,9 @@ def audit(
         bool, typer.Option("--rehash", help="Read every file, even where size, times and inode are as they were.")
     ] = False,
     key: flags.TrustedKeys = None,
+    open_all: Annotated[
+        bool, typer.Option("--open-all", help="Open even files whose headers say that they take no images.")
+    ] = False,
     no_cache: flags.NoCache = False,
     threads: flags.Threads = 0,
     verbose: flags.Verbose = False,
@@ -124,5 +127,5 @@ def audit(
     )
     manner = Manner(shard, executor == Where.ray, ray_address, checkpoint, since, ignore, metrics, rehash)
     with terminal_of(log_format, quiet=common.quiet) as terminal:
-        code = run(sources, AuditOptions(options, workers), request, manner, terminal)
+        code = run(sources, AuditOptions(options, workers, open_all), request, manner, terminal)
     raise typer.Exit(code)

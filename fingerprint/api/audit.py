@@ -26,10 +26,15 @@ _ASKED = 128  # artifacts that are looked up at a time
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """How to audit. workers: suspects examined at the same time, each in its own process."""
+    """How to audit.
+
+    workers: suspects examined at the same time, each in its own process. open_all: open even files whose headers say
+    that they take no images; else such a file is `skipped`.
+    """
 
     verify: VerifyOptions
     workers: int = 1
+    open_all: bool = False
 
 
 def audit(
@@ -85,7 +90,7 @@ def examine(
     if options.workers < 1:
         raise UsageError(f"workers is {options.workers}; at least 1 is needed")
     progress = progress or Silent()
-    make = WorkFactory(tuple(fingerprints), options.verify, threads_of(options), known, exposures)
+    make = WorkFactory(tuple(fingerprints), options.verify, threads_of(options), known, exposures, options.open_all)
     listing = _Listing(artifacts, recall)
     executor = executor or LocalExecutor(options.workers)
     running = executor.run(listing, make, AuditCodec(), listing.recalled)

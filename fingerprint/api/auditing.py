@@ -6,19 +6,23 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fingerprint.api.examination import METHOD_VERSION, reference
+from fingerprint.api.prefilter import unaskable
 from fingerprint.api.results import Result, Suspect
 from fingerprint.api.subjects import FileSubject
 from fingerprint.api.verify import Known, Verifier, VerifyOptions
 from fingerprint.engine.executors.interface import Codec, Work
 from fingerprint.engine.session import WorkerPool
+from fingerprint.errors import NotAskable
 from fingerprint.model import InputSpec
 from fingerprint.record import Fingerprint
-from fingerprint.remote.interface import Exposures
+from fingerprint.remote.interface import Answering, Exposures, Meter
+from fingerprint.runtimes.declared import declared
 from fingerprint.runtimes.parts import is_package, weights_of
 from fingerprint.sources.containers import opened
 from fingerprint.sources.interface import Artifact
@@ -56,13 +60,18 @@ class _Recent(dict[tuple[str, str], list[Result]]):
 
 @dataclass(frozen=True)
 class WorkFactory:
-    """Makes the work in any process. `threads`: of each suspect's runtime."""
+    """Makes the work in any process.
+
+    threads: of each suspect's runtime. exposures: which probes were revealed, and are not asked again. open_all: see
+    `AuditOptions`.
+    """
 
     fingerprints: tuple[Fingerprint, ...]
     options: VerifyOptions
     threads: int
     known: Known | None = None
-    exposures: Exposures | None = None  # which probes were revealed, and are not asked again
+    exposures: Exposures | None = None
+    open_all: bool = False
 
     def __call__(self) -> Work[Artifact, Examined]:
         """The work, with workers of its own."""
@@ -85,7 +94,8 @@ class AuditWork(Work[Artifact, Examined]):
     def subject(self, artifact: Artifact) -> FileSubject:
         """What is examined of a file."""
         given = FoundSpec(artifact.spec, "source") if artifact.spec is not None else None
-        return FileSubject(artifact.path, self._made.options, self._pool, given)
+        kind = FileSubject if self._made.open_all else AskableSubject
+        return kind(artifact.path, self._made.options, self._pool, given)
 
     def results(self, artifact: Artifact, subject: FileSubject | None = None) -> Iterator[Result]:
         """Results of an artifact, named by its provenance."""
@@ -114,6 +124,19 @@ class AuditWork(Work[Artifact, Examined]):
     def close(self) -> None:
         """See `Work.close`."""
         self._pool.close()
+
+
+class AskableSubject(FileSubject):
+    """A file that is opened only if its header does not rule out that it takes images."""
+
+    @contextmanager
+    def open(self, meter: Meter) -> Iterator[Answering]:
+        """See `Subject.open`. Raises NotAskable too."""
+        why = unaskable(declared(self._sealed.fd, self._sealed.format))
+        if why is not None:
+            raise NotAskable(f"{why}, so it can't be asked about images and was not opened")
+        with super().open(meter) as session:
+            yield session
 
 
 class _Prepared:
@@ -221,7 +244,7 @@ def _files_of(artifact: Artifact) -> Iterator[Path]:
             yield from sorted(path.rglob("*"))
 
 
-def question_of(fingerprints: Sequence[Fingerprint], options: VerifyOptions) -> str:
+def question_of(fingerprints: Sequence[Fingerprint], options: VerifyOptions, *, open_all: bool = False) -> str:
     """All that the results of any artifact depend on besides its files: records, options, versions of what runs."""
     import hashlib
 
@@ -240,5 +263,5 @@ def question_of(fingerprints: Sequence[Fingerprint], options: VerifyOptions) -> 
     given = {name: repr(value) for name, value in vars(options).items() if name not in ("threads", "remote", "data")}
     data = options.data.stat() if options.data is not None else None
     seen = [str(options.data), data.st_size, data.st_mtime_ns] if data is not None else None
-    parts = [__version__, METHOD_VERSION, [f.id for f in fingerprints], given, seen, versions]
+    parts = [__version__, METHOD_VERSION, [f.id for f in fingerprints], given, seen, versions, open_all]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

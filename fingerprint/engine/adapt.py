@@ -15,6 +15,7 @@ from fingerprint.model import Images, InputSpec, Signature
 _INTEGERS = ("uint8", "int8", "int16", "int32", "int64")
 _BLOCK = 1 << 18  # bytes of pixels looked up at a time, so that they stay in the processor's cache
 _FLOATS = ("float32", "float16", "float64")
+DTYPES = (*_INTEGERS, *_FLOATS)  # of inputs that images can be adapted to
 
 
 class Adapter:
@@ -134,7 +135,7 @@ def _check_agreement(spec: InputSpec, signature: Signature) -> None:
 def _dtype(spec: InputSpec, signature: Signature) -> str:
     """The file's dtype; the spec's where the file says nothing."""
     dtype = signature.dtype if signature.shape else spec.dtype
-    if dtype not in (*_INTEGERS, *_FLOATS):
+    if dtype not in DTYPES:
         raise SpecError(f"inputs of dtype {dtype!r} are not supported")
     return dtype
 
