@@ -39,7 +39,7 @@ def doctor(
 ) -> None:
     """Show what works on this machine, and why the rest does not.
 
-    Looks at runtimes, converters, the home folder, the database and keys. Exit 2 if something is broken.
+    Looks at runtimes, devices, converters, the home folder, the database and keys. Exit 2 if something is broken.
 
     \b
     Examples:
@@ -55,6 +55,7 @@ def doctor(
     lines = [
         *_tool(),
         *_runtimes(),
+        *_devices(),
         *_converters(),
         *_endpoints(),
         *_home(home),
@@ -89,6 +90,28 @@ def _runtimes() -> Iterator[Line]:
             yield Line("runtime", name, True if runtime.executes else None, detail + described)
         except FingerprintError as error:
             yield Line("runtime", name, None, error.diagnosis().replace("\n", ". "))
+
+
+def _devices() -> Iterator[Line]:
+    """Where models can compute. Runtimes are imported only where the machine shows a GPU."""
+    from fingerprint.errors import FingerprintError
+    from fingerprint.runtimes.devices import CPU, VARIABLE, gpus
+    from fingerprint.runtimes.registry import runtime_named
+
+    yield Line("device", CPU, True, f"used where {VARIABLE} names no other")
+    if not gpus():
+        yield Line("device", "gpu", None, "this machine shows none")
+        return
+    for name in ("torch", "onnx"):
+        try:
+            runtime = runtime_named(name)
+            runtime.check()
+            found = ", ".join(device for device in runtime.devices(runtime.formats[0]) if device != CPU)
+        except (FingerprintError, OSError, ImportError) as error:  # a driver and a package that do not fit
+            yield Line("device", f"gpu by {name}", None, str(error).replace("\n", ". "))
+            continue
+        detail = f"{found}: used with {VARIABLE}={found.split(', ')[0]}" if found else "this build has the CPU only"
+        yield Line("device", f"gpu by {name}", True if found else None, detail)
 
 
 def _converters() -> Iterator[Line]:

@@ -24,6 +24,8 @@ from fingerprint.errors import FingerprintError, MissingExtra, TransformError
 from fingerprint.model import Floats, Images, labels_of
 from fingerprint.progress import Progress, Silent
 from fingerprint.record import Fingerprint, Trial
+from fingerprint.runtimes.devices import lenient
+from fingerprint.runtimes.interface import LoadOptions
 from fingerprint.transforms.compile import Compile
 from fingerprint.transforms.derive import derive, parse_how
 from fingerprint.transforms.files import suffix_of
@@ -154,7 +156,7 @@ class CopyMaker:
     def _derived(self, how: str, out: Path, context: DeriveContext) -> Predict:
         owner = self.owner
         made = derive(owner.path, how, out, context)
-        copied = open_local(out)
+        copied = open_local(out, options=LoadOptions(device=lenient()))
         spec = made.spec or owner.spec
 
         def predict(images: Images) -> Floats:

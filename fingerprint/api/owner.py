@@ -158,7 +158,7 @@ class Owner:
                 for start in range(0, len(images), copied.chunk):
                     batch = torch.from_numpy(images[start : start + copied.chunk]).permute(0, 3, 1, 2).float()
                     parts.append(copied.logits(batch))
-            return np.asarray(torch.cat(parts).numpy(), np.float32)
+            return np.asarray(torch.cat(parts).cpu().numpy(), np.float32)
 
         return predict
 

@@ -23,6 +23,7 @@ from fingerprint.limits import MIB
 from fingerprint.model import Floats, Images, InputSpec, Signature
 from fingerprint.remote.interface import Answering, Manner, Meter
 from fingerprint.remote.places import is_file, is_url
+from fingerprint.runtimes.devices import on_device
 from fingerprint.runtimes.registry import runtime_for
 from fingerprint.spec import FoundSpec, find_spec
 
@@ -150,7 +151,7 @@ class FileSubject(Subject):
     def identity(self) -> str | None:
         """See `Subject.identity`."""
         runtime = runtime_for(self._sealed.format) if self._sealed.format else None
-        return f"{runtime.name} {runtime.version()}" if runtime else None
+        return f"{runtime.name} {runtime.version()}{on_device(self._pool.device)}" if runtime else None
 
     @contextmanager
     def open(self, meter: Meter) -> Iterator[Answering]:

@@ -13,6 +13,7 @@ _KEPT = (
     "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ",
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND", "KMP_AFFINITY", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT",
 )  # fmt: skip
+_OF_GPUS = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_HOME", "CUDA_PATH", "ROCR_VISIBLE_DEVICES")
 # Freed memory stays with the process: a fresh page costs more than most layers, and large tensors would get fresh
 # ones for every batch (6x on MobileNetV2 with 100 images in eager PyTorch). glibc only; others ignore it.
 _ALLOCATOR = {
@@ -33,7 +34,12 @@ def spin_briefly() -> None:
 
 
 def worker_environment(
-    scratch: Path, threads: int = 0, extra: Mapping[str, str] | None = None, caller: Mapping[str, str] = os.environ
+    scratch: Path,
+    threads: int = 0,
+    extra: Mapping[str, str] | None = None,
+    caller: Mapping[str, str] = os.environ,
+    *,
+    gpu: bool = False,
 ) -> dict[str, str]:
     """All variables of a worker.
 
@@ -42,10 +48,16 @@ def worker_environment(
         threads: intra-op threads, 0 = the runtime's own choice.
         extra: added last.
         caller: this process's variables.
+        gpu: whether the suspects may compute on one; else none is visible.
     """
     found = {name: caller[name] for name in _KEPT if name in caller}
     found |= {"HOME": str(scratch), "TMPDIR": str(scratch), "XDG_CACHE_HOME": str(scratch)}
-    found |= {"CUDA_VISIBLE_DEVICES": "", **_ALLOCATOR}
+    found |= _ALLOCATOR
+    if gpu:
+        found |= {name: caller[name] for name in _OF_GPUS if name in caller}
+        found["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # equal inputs, equal sums
+    else:
+        found["CUDA_VISIBLE_DEVICES"] = ""
     found["ORT_DISABLE_TELEMETRY"] = "1"
     found["OPENBLAS_NUM_THREADS"] = "1"  # numpy would start threads on import, and a forked child has none of them
     found.setdefault(*SPIN)

@@ -27,6 +27,7 @@ from fingerprint.errors import (
     WorkerTimedOut,
 )
 from fingerprint.limits import Limits
+from fingerprint.runtimes.devices import CPU, on_device
 
 if TYPE_CHECKING:
     from fingerprint.model import Floats, Images, InputSpec, Signature
@@ -43,6 +44,7 @@ class SuspectSession:
         isolation: names of the sandbox layers that the worker says hold.
         batch: the batch size that the worker found best, None while it is looking.
     """
+        device: what it computes on.
 
     signature: Signature
 
@@ -65,16 +67,17 @@ class SuspectSession:
         self.isolation: tuple[str, ...] = ()
         self.batch: int | None = None
 
+        self.device = CPU
     @cached_property
     def runtime_version(self) -> str:
-        """Version of the package that executes it."""
+        """Version of the package that executes it, and on which device if that is not the CPU."""
         from fingerprint.runtimes.registry import runtime_named
 
-        return runtime_named(self.runtime).version()
+        return runtime_named(self.runtime).version() + on_device(self.device)
 
     def wait_until_open(self) -> None:
         """Take the worker's first answer. Raises what `WorkerPool.open` does."""
-        from fingerprint.engine.replies import checked_signature
+        from fingerprint.engine.replies import checked_device, checked_signature
 
         deadline = Deadline(self._limits.load_s)
         with self._failing(deadline, "open"):
@@ -82,6 +85,7 @@ class SuspectSession:
             self.signature = checked_signature(reply.get("signature"))
             held = reply.get("held")
             self.isolation = tuple(str(name) for name in held) if isinstance(held, list) else ()
+            self.device = checked_device(reply.get("device"))
 
     def predict(self, images: Images, spec: InputSpec) -> Floats:
         """Its answers to canonical 8-bit images.

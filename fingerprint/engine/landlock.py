@@ -22,7 +22,7 @@ _TCP = 0b11  # bind, connect: ABI 4
 _SCOPES = 0b11  # abstract Unix sockets, signals: ABI 6
 
 
-def install(libc: ctypes.CDLL, writable: Path, readable: Iterable[Path]) -> bool:
+def install(libc: ctypes.CDLL, writable: Path, readable: Iterable[Path], devices: Iterable[Path] = ()) -> bool:
     """Confine this process (`no_new_privs` must be set). False where the system has no Landlock.
 
     Args:
@@ -30,6 +30,7 @@ def install(libc: ctypes.CDLL, writable: Path, readable: Iterable[Path]) -> bool
         writable: the one folder below which files may be written (and read).
         readable: files and folders that may be read; those that do not exist are passed over. Sealed copies in memory
             belong to no folder and can be read by who holds a descriptor.
+        devices: device files that may be read and written.
     """
     abi = libc.syscall(_CREATE, None, ctypes.c_size_t(0), _VERSION)
     if abi < 1:
@@ -42,6 +43,8 @@ def install(libc: ctypes.CDLL, writable: Path, readable: Iterable[Path]) -> bool
     try:
         _allow(libc, ruleset, writable, writes | _READS)
         _allow(libc, ruleset, Path(os.devnull), (writes | _READS) & _OF_FILES)
+        for path in devices:
+            _allow(libc, ruleset, path, _READ_FILE | _WRITE_FILE)
         for path in readable:
             if path.exists():
                 _allow(libc, ruleset, path, _READS if path.is_dir() else _READS & _OF_FILES)

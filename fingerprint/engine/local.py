@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from fingerprint.engine.adapt import Adapter
 from fingerprint.engine.batching import BatchTuner, answer
 from fingerprint.errors import UnreadableModel
 from fingerprint.model import Floats, Images, InputSpec, Signature
+from fingerprint.runtimes.devices import CPU, choose, wanted
 from fingerprint.runtimes.formats import sniff
 from fingerprint.runtimes.interface import LoadedModel, LoadOptions, Runtime
 from fingerprint.runtimes.registry import runtime_for
@@ -55,14 +57,18 @@ def open_local(
     Args:
         path: the file.
         format: where the caller knows it; told by content if absent.
-        options: how to open.
+        options: how to open. Its device is that of `FINGERPRINT_DEVICE` where it names none.
 
     Raises:
+        UsageError: a device that this machine does not have.
         UnreadableModel, UnsupportedModel, MissingExtra: see `Runtime.load`.
     """
     place = Path(path)
     known = format or sniff(place)
     if known is None:
         raise UnreadableModel(f"{place} is not a model file of a known format")
-    runtime = runtime_for(known)
-    return LocalModel(place, str(known), runtime, runtime.load(place, str(known), options or LoadOptions()))
+    runtime, given = runtime_for(known), options or LoadOptions()
+    name = wanted(given.device)
+    device = choose(name, runtime.devices(str(known)), runtime.name) if name != CPU else CPU
+    runtime.start(device)
+    return LocalModel(place, str(known), runtime, runtime.load(place, str(known), replace(given, device=device)))

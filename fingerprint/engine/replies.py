@@ -10,6 +10,7 @@ from fingerprint.engine.protocol import Header, Json, ProtocolError
 from fingerprint.errors import FingerprintError, MissingExtra
 from fingerprint.limits import Limits
 from fingerprint.model import Signature
+from fingerprint.runtimes.devices import is_device
 
 _ERRORS: dict[str, type[FingerprintError]] = {
     kind.__name__: kind
@@ -72,6 +73,13 @@ def checked_signature(fields: Json) -> Signature:
         output_shape=_sizes(fields.get("output_shape")),
         classes=classes,
     )
+
+
+def checked_device(name: Json) -> str:
+    """The name of a device as a worker tells it. Raises ProtocolError where it is none."""
+    if not isinstance(name, str) or not is_device(name):
+        raise ProtocolError("no device")
+    return name
 
 
 def _sizes(values: Json) -> tuple[int | None, ...]:

@@ -33,12 +33,14 @@ _CPU_GRACE_S = 5  # between SIGXCPU and SIGKILL
 @dataclass(frozen=True)
 class Confinement:
     """Limits of one worker: bytes of address space beyond its start, CPU seconds, the folder that it may write to, and
-    what it may read besides the runtime (a factory's folder, a sealed copy that is a file)."""
+    what it may read besides the runtime (a factory's folder, a sealed copy that is a file), and the device files of a
+    GPU that it computes on."""
 
     memory_bytes: int
     cpu_s: int
     scratch: Path
     readable: tuple[Path, ...] = ()
+    devices: tuple[Path, ...] = ()
 
 
 def confine(limits: Confinement, parent: int | None = None) -> tuple[str, ...]:
@@ -62,7 +64,7 @@ def confine(limits: Confinement, parent: int | None = None) -> tuple[str, ...]:
     _be_killed_first()
     if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) != 0:
         return tuple(held)
-    if landlock.install(libc, limits.scratch, (*runtime_files(), *limits.readable)):
+    if landlock.install(libc, limits.scratch, (*runtime_files(), *limits.readable), limits.devices):
         held.append("landlock")
     if seccomp.install(libc):
         held.append("seccomp")

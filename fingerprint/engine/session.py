@@ -22,6 +22,7 @@ from fingerprint.engine.sealed import SealedFile
 from fingerprint.engine.workers import ServerProblem, WorkerServer
 from fingerprint.errors import FingerprintError, UnreadableModel, UnsupportedModel, WorkerCrashed
 from fingerprint.limits import DEFAULT, Limits
+from fingerprint.runtimes.devices import CPU, on_device, wanted
 from fingerprint.runtimes.formats import carries_code, needs_factory, sniff, title
 
 __all__ = ["SuspectSession", "WorkerPool"]
@@ -35,9 +36,12 @@ class WorkerPool:
         threads: intra-op threads of a suspect, 0 = all cores.
         environment: variables added to the workers' own few.
         fork: whether a server forks a process per suspect (needs Linux), or each suspect gets a fresh server.
+        device: what suspects compute on, see `devices.wanted`. A GPU's driver does not survive a fork, so each suspect
+            gets a fresh server then.
 
     Raises:
         FingerprintError: this system can't isolate suspects.
+        UsageError: a device that this machine does not have.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class WorkerPool:
         *,
         environment: Mapping[str, str] | None = None,
         fork: bool | None = None,
+        device: str | None = None,
     ) -> None:
         if not hasattr(socket, "send_fds"):
             raise FingerprintError(
@@ -55,7 +60,8 @@ class WorkerPool:
             )
         self.limits, self.threads = limits, threads
         self._environment = dict(environment or {})
-        self._fork = sys.platform == "linux" if fork is None else fork
+        self.device = wanted(device)
+        self._fork = sys.platform == "linux" and self.device == CPU if fork is None else fork
         self._servers: list[WorkerServer] = []
         self._sessions: set[SuspectSession] = set()
         self._lock = threading.RLock()
@@ -114,11 +120,12 @@ class WorkerPool:
             "factory": factory,
             "code": carries_code(format) and not allow_code,  # the sandbox must hold all of it
             "ahead": ahead,
+            "device": self.device,
             "folder": str(Path.cwd()),
             "memory_bytes": self.limits.worker_memory_bytes,
             "cpu_s": self.limits.worker_cpu_s,
         }
-        key = f"{sealed.sha256} {name} {self.threads or os.cpu_count()}"
+        key = f"{sealed.sha256} {name} {self.threads or os.cpu_count()}{on_device(self.device)}"
         if self.memory is not None:
             request["batch"] = self.memory.recall(key)
         session = self._open(name, request, sealed, format)
@@ -159,7 +166,15 @@ class WorkerPool:
 
     def _start(self, name: str, format: str | None) -> None:
         self._servers.append(
-            WorkerServer(name, self.limits, self.threads, fork=self._fork, extra=self._environment, format=format)
+            WorkerServer(
+                name,
+                self.limits,
+                self.threads,
+                fork=self._fork,
+                extra=self._environment,
+                format=format,
+                gpu=self.device != CPU,
+            )
         )
 
     def _forget(self, session: SuspectSession, server: WorkerServer) -> None:

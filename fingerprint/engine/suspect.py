@@ -23,6 +23,7 @@ from fingerprint.engine.sandbox import Confinement, confine, holds_code
 from fingerprint.errors import FingerprintError, MissingExtra, UnsupportedModel
 from fingerprint.limits import DEFAULT
 from fingerprint.model import InputSpec
+from fingerprint.runtimes.devices import CPU, choose, nodes
 from fingerprint.runtimes.interface import LoadedModel, LoadOptions, Runtime
 
 _FIRST_FREE_FD = 3
@@ -46,8 +47,9 @@ def run(
         _isolate(session, files)
         os.chdir(scratch)
         path = _placed(cast("list[tuple[str, str | None]]", request["parts"]), files, scratch)
-        held = confine(_confinement(request, scratch), parent or None)
-        _Suspect(runtime, request, session, path).serve(held)
+        suspect = _Suspect(runtime, request, session, path)
+        suspect.take_device()
+        suspect.serve(confine(_confinement(request, scratch, gpu=suspect.device != CPU), parent or None))
         status = 0
     except (protocol.PeerGone, protocol.ProtocolError):
         status = 0
@@ -83,12 +85,13 @@ def _placed(parts: list[tuple[str, str | None]], files: list[int], scratch: Path
     return scratch / parts[0][0]
 
 
-def _confinement(request: Header, scratch: Path) -> Confinement:
+def _confinement(request: Header, scratch: Path, *, gpu: bool) -> Confinement:
     parts = cast("list[list[str | None]]", request["parts"])
     readable = [Path(location) for _, location in parts if location]
     if request["factory"] is not None:
         readable.append(Path(cast(str, request["folder"])))
-    return Confinement(cast(int, request["memory_bytes"]), cast(int, request["cpu_s"]), scratch, tuple(readable))
+    memory, seconds = cast(int, request["memory_bytes"]), cast(int, request["cpu_s"])
+    return Confinement(memory, seconds, scratch, tuple(readable), nodes() if gpu else ())
 
 
 class _Suspect:
@@ -103,6 +106,19 @@ class _Suspect:
         known = request.get("batch")
         self._tuner = BatchTuner(known=known if isinstance(known, int) else None)
         self._adapters: dict[InputSpec, Adapter] = {}
+        self.device = CPU
+        self._problem: Exception | None = None  # with the device; told instead of opening the file
+
+    def take_device(self) -> None:
+        """Find and open the device, while this process may still do so. Nothing of the file was read yet."""
+        name = cast(str, self._request["device"])
+        if name == CPU:
+            return
+        try:
+            self.device = choose(name, self._runtime.devices(self._format), self._runtime.name)
+            self._runtime.start(self.device)
+        except Exception as error:  # a broken driver may raise anything
+            self._problem = error
 
     def serve(self, held: tuple[str, ...]) -> None:
         """Open the suspect, then answer requests until the verifier hangs up."""
@@ -127,14 +143,21 @@ class _Suspect:
             raise UnsupportedModel(
                 f"it can carry code, which this system can't contain (it offers only {', '.join(held)})",
                 remedy="Use a Linux with Landlock and seccomp; pass --allow-code only if you trust where it is from.",
+        if self._problem is not None:
+            raise self._problem
+        if self._request["code"] and self.device != CPU:
+            raise UnsupportedModel(
+                "it can carry code, which is not contained beside a GPU: its driver is within reach",
+                remedy="Compute on the CPU; pass --allow-code only if you trust where it is from.",
+            )
             )
         factory = cast("str | None", self._request["factory"])
         if factory is not None:
             sys.path.insert(0, cast(str, self._request["folder"]))
-        options = LoadOptions(cast(int, self._request["threads"]), factory)
+        options = LoadOptions(cast(int, self._request["threads"]), factory, self.device)
         self._loaded = self._runtime.load(self._path, self._format, options)
         signature = cast(Json, asdict(self._loaded.signature))
-        self._send({"signature": signature, "held": list(held)})
+        self._send({"signature": signature, "held": list(held), "device": self.device})
 
     def _predict(self, header: Header) -> None:
         spec = spec_from(cast(Header, header["spec"]))

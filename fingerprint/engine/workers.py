@@ -35,6 +35,7 @@ class WorkerServer:
         fork: bool,
         extra: Mapping[str, str],
         format: str | None = None,
+        gpu: bool = False,
     ) -> None:
         import tempfile
 
@@ -51,7 +52,7 @@ class WorkerServer:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd=scratch,
-                env=worker_environment(scratch, threads, extra),
+                env=worker_environment(scratch, threads, extra, gpu=gpu),
                 start_new_session=True,
             )
 

@@ -26,11 +26,12 @@ class LoadOptions:
     """How to open a file.
 
     `threads`: intra-op threads (0 = all cores). `factory`: `module:callable` that builds the torch module whose
-    state dict the file holds.
+    state dict the file holds. `device`: see `devices.wanted`; `Runtime.load` wants one that it offers.
     """
 
     threads: int = 0
     factory: str | None = None
+    device: str | None = None
 
 
 class LoadedModel(ABC):
@@ -100,6 +101,15 @@ class Runtime(ABC):
         Raises:
             MissingExtra: not installed.
         """
+
+    def devices(self, format: str) -> tuple[str, ...]:
+        """Devices that files of this format can compute on here: `cpu`, and the best GPU next. Imports the package."""
+        del format
+        return ("cpu",)
+
+    def start(self, device: str) -> None:
+        """Open a device that `devices` offered, before the process gives up its rights. Nothing to do for `cpu`."""
+        del device
 
     def warm(self, format: str) -> None:
         """Import what opening a file of this format needs beyond `preload`. Opens nothing; may do nothing."""

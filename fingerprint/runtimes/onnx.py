@@ -1,4 +1,4 @@
-"""ONNX through ONNX Runtime on the CPU; gradients through onnx2fx."""
+"""ONNX through ONNX Runtime on the CPU or CUDA, in float32 arithmetic; gradients through onnx2fx."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fingerprint.errors import FingerprintError, NoGradients, UnreadableModel, UnsupportedModel
 from fingerprint.model import Floats, Signature
+from fingerprint.runtimes.devices import CPU
 from fingerprint.runtimes.formats import Format
 from fingerprint.runtimes.interface import LoadedModel, LoadOptions, Runtime
 from fingerprint.runtimes.packages import require, version_of
@@ -30,6 +31,8 @@ _DTYPES = {
     "tensor(int32)": "int32",
     "tensor(int64)": "int64",
 }
+_CUDA = "CUDAExecutionProvider"
+_CUDA_SETTINGS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}  # TensorFloat-32 keeps 10 bits of a factor
 _AGREE = 1e-3  # largest difference of a conversion, relative to the largest output
 
 
@@ -44,14 +47,16 @@ class _Node(Protocol):
 class _Session(Protocol):
     def get_inputs(self) -> list[_Node]: ...
     def get_outputs(self) -> list[_Node]: ...
+    def get_providers(self) -> list[str]: ...
     def run(self, names: list[str], feed: dict[str, NDArray[np.generic]]) -> list[NDArray[np.generic]]: ...
 
 
 class OnnxModel(LoadedModel):
     """A session and the file that it was made from."""
 
-    def __init__(self, session: _Session, path: Path) -> None:
+    def __init__(self, session: _Session, path: Path, device: str = CPU) -> None:
         self._session = session
+        self._device = device
         self._path = path
         self._input = _only_input(session)
         outputs = session.get_outputs()
@@ -73,12 +78,15 @@ class OnnxModel(LoadedModel):
         except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
             if isinstance(error, MemoryError | FingerprintError):
                 raise
+            if "Failed to allocate memory" in str(error):
+                raise MemoryError(_reason(error)) from error
             raise UnsupportedModel(f"it can't answer a batch of shape {batch.shape}: {_reason(error)}") from error
         return np.asarray(answer, np.float32)
 
     def differentiable(self) -> torch.nn.Module:
         """See `LoadedModel.differentiable`; compared with ONNX Runtime on one random batch."""
         module = _convert(self._path)
+        module.to(self._device)
         self._compare(module)
         return module
 
@@ -93,11 +101,11 @@ class OnnxModel(LoadedModel):
         expected = self.predict(images)
         try:
             with torch.inference_mode():
-                found = module(torch.from_numpy(images))
+                found = module(torch.from_numpy(images).to(self._device))
         except Exception as error:  # whatever a converted graph may raise
             raise NoGradients(f"its conversion does not run: {_reason(error)}") from error
         first = found[0] if isinstance(found, tuple | list) else found
-        worst = float(np.abs(first.float().numpy() - expected).max()) if first.shape == expected.shape else np.inf
+        worst = float(np.abs(first.float().cpu().numpy() - expected).max()) if first.shape == expected.shape else np.inf
         if not worst <= _AGREE * (1.0 + float(np.abs(expected).max())):
             raise NoGradients(f"its conversion answers differently (by {worst:.3g})")
 
@@ -124,12 +132,27 @@ class OnnxRuntime(Runtime):
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime  # noqa: F401
 
+    def devices(self, format: str) -> tuple[str, ...]:
+        """See `Runtime.devices`: CUDA where this build of ONNX Runtime has it; whether it works, a session tells."""
+        import onnxruntime
+
+        return (CPU, "cuda") if _CUDA in onnxruntime.get_available_providers() else (CPU,)
+
+    def start(self, device: str) -> None:
+        """See `Runtime.start`: CUDA's libraries, which may lie in packages of their own."""
+        if device != CPU:
+            import onnxruntime
+
+            getattr(onnxruntime, "preload_dlls", lambda: None)()  # since 1.21
+
     def load(self, path: Path, format: str, options: LoadOptions) -> OnnxModel:
         """See `Runtime.load`."""
         self.preload()
-        model = OnnxModel(_session(path, options.threads), path)
+        device = options.device or CPU
+        model = OnnxModel(_session(path, options.threads, device), path, device)
         threads = options.threads or cores()
-        if model.signature.batch is not None and threads > 1:  # small batches: one thread each, several at a time
+        if device == CPU and model.signature.batch is not None and threads > 1:
+            # small batches: one thread each, several at a time
             model = OnnxModel(_session(path, 1), path)
             model.concurrent = threads
         return model
@@ -141,17 +164,29 @@ class OnnxRuntime(Runtime):
         return read(path)
 
 
-def _session(path: Path, threads: int) -> _Session:
-    """An open session on the CPU. `threads`: intra-op, 0 = all cores."""
+def _session(path: Path, threads: int, device: str = CPU) -> _Session:
+    """An open session. `threads`: intra-op, 0 = all cores.
+
+    Raises:
+        UnsupportedModel: on CUDA, which ONNX Runtime would silently replace by the CPU where it does not start.
+    """
     import onnxruntime
 
+    providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
+    if device != CPU:
+        providers.insert(0, (_CUDA, _CUDA_SETTINGS))
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.log_severity_level = _SILENT
     try:
-        session: _Session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        session: _Session = onnxruntime.InferenceSession(str(path), settings, providers=providers)
     except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
         _refuse(error)
+    if device != CPU and _CUDA not in session.get_providers():
+        raise UnsupportedModel(
+            f"the device {device} was asked for, and ONNX Runtime can't start CUDA",
+            remedy="CUDA or cuDNN is missing, or of another version than this onnxruntime-gpu was built for.",
+        )
     return session
 
 

@@ -1,4 +1,6 @@
-"""PyTorch on the CPU: torch.export programs, AOTInductor packages, TorchScript, and state dicts with a factory.
+"""PyTorch: torch.export programs, AOTInductor packages, TorchScript, and state dicts with a factory.
+
+On the CPU, or on a GPU in float32 arithmetic: TensorFloat-32, which torch takes by itself there, is turned off.
 
 Programs can execute code that their author wrote when they are opened, and TorchScript can write files and loop for
 ever: whoever opens a suspect decides about that before `load`.
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.errors import UnreadableModel
+from fingerprint.runtimes.devices import CPU
 from fingerprint.runtimes.formats import Format
 from fingerprint.runtimes.interface import LoadOptions, Runtime
 from fingerprint.runtimes.packages import require, version_of
@@ -56,6 +59,28 @@ class TorchRuntime(Runtime):
 
             torch_program.warm()
 
+    def devices(self, format: str) -> tuple[str, ...]:
+        """See `Runtime.devices`. AOTInductor packages are machine code for the CPU."""
+        import torch
+
+        found = [CPU]
+        if format != Format.AOTINDUCTOR and torch.cuda.is_available():
+            found += ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        if format != Format.AOTINDUCTOR and torch.backends.mps.is_available():
+            found.append("mps")
+        return tuple(found)
+
+    def start(self, device: str) -> None:
+        """See `Runtime.start`: a context, and arithmetic that a CPU's answers can be compared with."""
+        if device == CPU:
+            return
+        import torch
+
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        torch.zeros(1, device=device).add_(1.0).cpu()
+
     def load(self, path: Path, format: str, options: LoadOptions) -> TorchModel | PackageModel:
         """See `Runtime.load`. `threads` is set for the whole process."""
         import torch
@@ -63,17 +88,18 @@ class TorchRuntime(Runtime):
         from fingerprint.runtimes.torch_program import load_program
         from fingerprint.runtimes.torch_state import build
 
+        device = options.device or CPU
         if options.threads:
             torch.set_num_threads(options.threads)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if format == Format.PT2:
-                return load_program(path)
+                return load_program(path, device)
             if format == Format.AOTINDUCTOR:
                 return PackageModel(path)
             if format == Format.TORCHSCRIPT:
-                return _load_script(path)
-            return TorchModel(build(path, format, options.factory))
+                return _load_script(path, device)
+            return TorchModel(build(path, format, options.factory).to(device), device=device)
 
     def weights(self, path: Path, format: str) -> dict[str, NDArray[np.generic]]:
         """Parameters and buffers by name. TorchScript files are opened by torch; nothing else is executed."""
@@ -92,12 +118,12 @@ class TorchRuntime(Runtime):
         return arrays(read_state(path, format))
 
 
-def _load_script(path: Path) -> TorchModel:
+def _load_script(path: Path, device: str = CPU) -> TorchModel:
     import torch
 
     try:
-        module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-        return TorchModel(module.eval())
+        module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
+        return TorchModel(module.eval(), device=device)
     except MemoryError:
         raise
     except Exception as error:  # a damaged archive fails anywhere in torch's reader

@@ -1,4 +1,4 @@
-"""An opened torch module, and what its failures mean."""
+"""An opened torch module on its device, and what its failures mean."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fingerprint.errors import UnsupportedModel
 from fingerprint.model import Floats, Signature
+from fingerprint.runtimes.devices import CPU
 from fingerprint.runtimes.interface import LoadedModel
 
 if TYPE_CHECKING:
@@ -18,14 +19,19 @@ UNKNOWN = Signature(shape=(), dtype="float32")  # of files that do not say how t
 
 
 class TorchModel(LoadedModel):
-    """A torch module on the CPU."""
+    """A torch module, all of it on one device."""
 
     def __init__(
-        self, module: torch.nn.Module, signature: Signature = UNKNOWN, batch_range: tuple[int, int | None] = (1, None)
+        self,
+        module: torch.nn.Module,
+        signature: Signature = UNKNOWN,
+        batch_range: tuple[int, int | None] = (1, None),
+        device: str = CPU,
     ) -> None:
         import torch
 
         self._module = module
+        self._device = torch.device(device)
         self._dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
         self.signature = signature
         self.batch_range = batch_range
@@ -34,16 +40,15 @@ class TorchModel(LoadedModel):
         """See `LoadedModel.predict`."""
         import torch
 
-        images = torch.from_numpy(batch if batch.flags.writeable else batch.copy())
-        if images.is_floating_point():
-            images = images.to(self._dtype)
+        given = torch.from_numpy(batch if batch.flags.writeable else batch.copy())
         with torch.inference_mode():
             try:
-                answer = self._module(images)
+                images = given.to(self._device, self._dtype if given.is_floating_point() else None)
+                answer = _first_tensor(self._module(images)).float().cpu()
             except (RuntimeError, ValueError, TypeError, AssertionError, NotImplementedError, IndexError) as error:
                 raise_if_out_of_memory(error)
                 raise UnsupportedModel(f"it can't answer a batch of shape {batch.shape}: {reason(error)}") from error
-            return np.asarray(_first_tensor(answer).float().numpy(), np.float32)
+            return np.asarray(answer.numpy(), np.float32)
 
     def differentiable(self) -> torch.nn.Module:
         """See `LoadedModel.differentiable`."""
@@ -71,5 +76,5 @@ def _first_tensor(answer: object) -> torch.Tensor:
 
 def raise_if_out_of_memory(error: BaseException) -> None:
     """Torch reports a failed allocation as a RuntimeError; make it a MemoryError."""
-    if "allocate memory" in str(error) or "bad_alloc" in str(error):
+    if any(words in str(error) for words in ("allocate memory", "bad_alloc", "out of memory")):
         raise MemoryError(reason(error)) from error

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from fingerprint.errors import UnreadableModel, UnsupportedModel
 from fingerprint.model import Signature
+from fingerprint.runtimes.devices import CPU
 from fingerprint.runtimes.torch_model import TorchModel, raise_if_out_of_memory, reason
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def warm() -> None:
             importlib.import_module(module)
 
 
-def load_program(path: Path) -> TorchModel:
-    """Open a program.
+def load_program(path: Path, device: str = CPU) -> TorchModel:
+    """Open a program on a device.
 
     Raises:
         UnreadableModel: damaged.
@@ -50,7 +51,11 @@ def load_program(path: Path) -> TorchModel:
         with path.open("rb") as file:
             program = torch.export.load(file)
         signature, batch_range = _program_signature(program)
-        return TorchModel(program.module(), signature, batch_range)
+        if device != CPU:
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, device)
+        return TorchModel(program.module(), signature, batch_range, device)
     except (UnsupportedModel, MemoryError):
         raise
     except Exception as error:  # a damaged program fails anywhere in torch's deserializer
