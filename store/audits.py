@@ -6,13 +6,13 @@ checked whenever they are recalled.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from fingerprint.errors import Tampered
 from store.connection import Connection, SqlValue
-from store.rows import result_value, verified
-from store.runs import SELECT_RESULTS
+from store.rows import RESULT_COLUMNS, verified
 from store.schema import compact_json, row_digest, unicode_only
 
 # the same again, as long as nothing changes; `skipped`: takes no images by its header, or all probes are revealed
@@ -35,11 +35,28 @@ class Remembered:
 
 
 @dataclass(frozen=True)
-class Recalled:
-    """Stored results of a file that looks as it did. settings: of each row. run_id: the run that they belong to."""
+class StoredResult:
+    """One stored result. text: the row's JSON, as the database has it. The three last fields are of its verdict."""
 
-    rows: tuple[dict[str, object], ...]
-    settings: tuple[str | None, ...]
+    suspect_sha256: str | None
+    suspect_path: str
+    format: str | None
+    runtime: str | None
+    fingerprint_id: str | None
+    settings_sha256: str | None
+    status: str
+    text: str
+    fingerprint_name: str
+    lineage: str | None
+    integrity: str | None
+    total_p: float | None
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """Stored results of a file that looks as it did. run_id: the run that they belong to."""
+
+    results: tuple[StoredResult, ...]
     run_id: str
 
 
@@ -48,9 +65,20 @@ _INSERT = (
     f"INSERT OR REPLACE INTO audit_files ({', '.join(_COLUMNS)}, row_sha256) "  # noqa: S608 (constant column names)
     f"VALUES ({', '.join('?' * (len(_COLUMNS) + 1))})"
 )
-_SELECT = f"""
-    SELECT {", ".join(f"audit_files.{column}" for column in _COLUMNS)}, audit_files.row_sha256
-    FROM json_each(?2) AS names CROSS JOIN audit_files WHERE question = ?1 AND name = names.value
+# Both are asked of all files at once: what is remembered of them, and every row that it stands for.
+_FILES = f"""
+    SELECT asked.key AS number, {", ".join(f"audit_files.{column}" for column in _COLUMNS)}, audit_files.row_sha256
+    FROM json_each(?2) AS asked CROSS JOIN audit_files
+    WHERE question = ?1 AND name = json_extract(asked.value, '$[0]') AND stamp = json_extract(asked.value, '$[1]')
+"""  # noqa: S608 (constant column names)
+_PLACES = ("$.fingerprint.name", "$.verdict.lineage", "$.verdict.integrity", "$.verdict.total_p")
+_ROWS = f"""
+    SELECT wanted.key AS number, {", ".join(f"results.{column}" for column in RESULT_COLUMNS)}, results.row_sha256,
+        CASE WHEN json_valid(results.row) THEN json_extract(results.row, {", ".join(map(repr, _PLACES))}) END AS told
+    FROM json_each(?1) AS wanted CROSS JOIN results
+    WHERE run_id = json_extract(wanted.value, '$[0]') AND position >= json_extract(wanted.value, '$[1]')
+        AND position < json_extract(wanted.value, '$[1]') + json_extract(wanted.value, '$[2]')
+    ORDER BY wanted.key, position
 """  # noqa: S608 (constant column names)
 
 
@@ -85,33 +113,33 @@ class Audits:
         Raises:
             Tampered: a row does not hold.
         """
-        names = compact_json(sorted({_plain(name) for name, _ in asked}))
-        found: dict[str, Mapping[str, SqlValue]] = {}
-        for row in self._connection.rows(_SELECT, (question, names)):
-            values = verified("audit_files", _COLUMNS, row)
-            found[str(values["name"])] = values
-        return [self._results(found.get(_plain(name)), name, stamp, run_id, lasting) for name, stamp in asked]
+        files = self._files(question, asked)
+        rows = self._rows([[one.run_id, one.first, one.count] for one in files.values()])
+        found: list[Recalled | None] = [None] * len(asked)
+        for (number, one), stored in zip(files.items(), rows, strict=True):
+            own = one.run_id == run_id
+            whole = len(stored) == one.count and all(_belongs(row.suspect_path, one.name) for row in stored)
+            # else it was killed before its results came, and another's stand there now
+            if whole and (own or all(row.status in lasting for row in stored)):
+                found[number] = Recalled(tuple(stored), one.run_id)
+        return found
 
-    def _results(
-        self,
-        values: Mapping[str, SqlValue] | None,
-        name: str,
-        stamp: str,
-        run_id: str | None,
-        lasting: Collection[str],
-    ) -> Recalled | None:
-        if values is None or values["stamp"] != stamp:
-            return None
-        first, count = int(values["first"] or 0), int(values["count"] or 0)
-        query = f"{SELECT_RESULTS} WHERE run_id = ? AND position >= ? AND position < ? ORDER BY position"
-        rows = self._connection.rows(query, (values["run_id"], first, first + count))
-        other = values["run_id"] != run_id
-        if len(rows) != count or (other and any(row["status"] not in lasting for row in rows)):
-            return None
-        if not all(_belongs(str(row["suspect_path"]), _plain(name)) for row in rows):
-            return None  # it was killed before its results came, and another's stand there now
-        settings = tuple(row["settings_sha256"] for row in rows)
-        return Recalled(tuple(map(result_value, rows)), settings, str(values["run_id"]))
+    def _files(self, question: str, asked: Sequence[tuple[str, str]]) -> dict[int, Remembered]:
+        """What is remembered of the files that look as they did, by their number among `asked`."""
+        names = compact_json([(_plain(name), stamp) for name, stamp in asked])
+        found = {}
+        for row in self._connection.rows(_FILES, (question, names)):
+            found[int(row["number"])] = Remembered(**verified("audit_files", _COLUMNS, row))
+        return found
+
+    def _rows(self, wanted: Sequence[Sequence[SqlValue]]) -> list[list[StoredResult]]:
+        """The results of each [run, first, count]."""
+        found: list[list[StoredResult]] = [[] for _ in wanted]
+        for row in self._connection.rows(_ROWS, (compact_json(wanted),)):
+            values = verified("results", RESULT_COLUMNS, row)
+            columns, told = [values[column] for column in RESULT_COLUMNS[2:]], json.loads(row["told"])
+            found[row["number"]].append(StoredResult(*columns, *told))
+        return found
 
     def unfinished(self, parameters: Mapping[str, object], tool_version: str) -> list[str]:
         """Audits with these parameters that did not end, the newest first."""

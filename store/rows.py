@@ -81,7 +81,8 @@ def describe(manifest: Manifest, identity: str, key_ids: tuple[str, ...], versio
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One result to store. `row` is what the report prints; the other fields find it again.
+    """One result to store. `row` is what the report prints, or its text as an earlier row had it; the other fields
+    find it again.
 
     `settings_sha256` covers all that could change the verdict: method and runtime versions, alpha, budget, and so on.
     """
@@ -93,7 +94,7 @@ class ResultRow:
     fingerprint_id: str | None
     settings_sha256: str | None
     status: str
-    row: Mapping[str, object]
+    row: Mapping[str, object] | str
 
     @classmethod
     def of(cls, row: Mapping[str, object], settings_sha256: str | None) -> ResultRow:
@@ -120,7 +121,7 @@ class ResultRow:
         """Column values. A path that is not UTF-8 is stored with escapes. Raises StoreError if `row` is not JSON."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         try:
-            text = unicode_only(compact_json(dict(self.row)))
+            text = self.row if isinstance(self.row, str) else unicode_only(compact_json(dict(self.row)))
         except (TypeError, ValueError) as error:
             raise StoreError(f"the result for {self.suspect_path} can't be stored: {error}") from error
         path = self.suspect_path.encode("utf-8", "backslashreplace").decode("utf-8")

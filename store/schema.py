@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 APPLICATION_ID = 0x444E4650  # "DNFP" in the file's header: nobody else's database is ever migrated
 MIGRATION_SET = "dnn-fingerprint"
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 VERSION = 4  # PRAGMA user_version: the number of migrations that this code knows
 
 
@@ -18,7 +19,7 @@ def compact_json(value: object) -> str:
         TypeError: not JSON.
         ValueError: not JSON, or a number that is not finite.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _encode(value)
 
 
 def row_digest(table: str, values: Mapping[str, object]) -> str:

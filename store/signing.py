@@ -53,13 +53,13 @@ def signed_parts(
         fields: dict[str, Any] = {
             "run": _run(run, whole),
             "part": {"index": index, "of": parts, "first": index * PART},
-            "results": rows,
+            "results": (),
             "correction": correction and json.loads(json.dumps(correction)),
             "environment": environment(),
             "ledger": last and last.place(),
         }
         try:
-            payload = predicates.encode(kind, _subjects(run, whole, rows), predicates.RunStatement(**fields))
+            payload = predicates.encode_run(kind, _subjects(run, whole, rows), predicates.RunStatement(**fields), rows)
         except ValueError as error:
             raise StoreError(f"the run {run_id} can't be signed: {error}") from error
         yield dsse.sign(payload, PAYLOAD_TYPE, *signers), kind
@@ -71,11 +71,8 @@ def _run(run: RunRow, whole: str) -> dict[str, Any]:
 
 def _results(connection: Connection, run_id: str, first: int) -> list[dict[str, Any]]:
     query = f"{SELECT_RESULTS} WHERE run_id = ? AND position >= ? AND position < ? ORDER BY position"
-    found = []
-    for row in connection.rows(query, (run_id, first, first + PART)):
-        values = verified("results", COLUMNS, row)
-        found.append({name: values[name] for name in COLUMNS[2:]} | {"row": json.loads(values["row"])})
-    return found
+    rows = (verified("results", COLUMNS, row) for row in connection.rows(query, (run_id, first, first + PART)))
+    return [{name: values[name] for name in COLUMNS[2:]} for values in rows]
 
 
 def _subjects(run: RunRow, whole: str, rows: Sequence[Mapping[str, Any]]) -> list[predicates.Subject]:

@@ -13,12 +13,13 @@ from cli.records import WRITE_EVERY_S, Records, stored
 from fingerprint import __version__
 from fingerprint.errors import StoreError
 from store.audits import Remembered
+from store.rows import ResultRow
 
 if TYPE_CHECKING:
     from fingerprint.api.auditing import Examined
+    from fingerprint.api.recalled import RecalledResult
     from fingerprint.api.results import Result
-    from store.audits import Recalled
-    from store.rows import ResultRow
+    from store.audits import Recalled, StoredResult
 
 LAST = "last"  # --since last
 
@@ -83,7 +84,6 @@ class Journal(Records):
 
     def recall(self, asked: Sequence[tuple[str, str]]) -> list[tuple[Result, ...] | None]:
         """Results of files that look as they did, by (name, stamp)."""
-        from fingerprint.api.results import Result
 
         def look() -> list[Recalled | None]:
             return self._database.audits.recall(self._question, asked, self._run)
@@ -94,8 +94,7 @@ class Journal(Records):
                 made.append(None)
                 continue
             own = found.run_id == self._run
-            rows = found.rows if own else [row | {"cached": True} for row in found.rows]
-            results = tuple(Result.from_dict(row, s) for row, s in zip(rows, found.settings, strict=True))
+            results = tuple(recalled(one, own=own) for one in found.results)
             if own:
                 self._own |= {id(results)}
             made.append(results)
@@ -125,7 +124,7 @@ class Journal(Records):
         if examined.stamp is not None and examined.results:
             name = examined.artifact.name
             self._files.append((name, examined.stamp, self._next, len(examined.results)))
-        rows = [stored(result) for result in (*examined.results, *closed)]
+        rows = [*map(stored_again if examined.recalled else stored, examined.results), *map(stored, closed)]
         self._next += len(rows)
         self._pending += rows
         if time.monotonic() - self._written >= WRITE_EVERY_S:
@@ -168,8 +167,32 @@ class Journal(Records):
                 path.unlink()
 
 
+def recalled(found: StoredResult, *, own: bool) -> RecalledResult:
+    """A result of a file that was not read. own: of this very run, which was killed and goes on."""
+    from fingerprint.api.recalled import RecalledResult, as_cached
+    from fingerprint.api.results import FingerprintRef, Suspect
+
+    return RecalledResult(
+        found.text if own else as_cached(found.text),
+        Suspect(found.suspect_path, found.suspect_sha256, found.format, found.runtime),
+        FingerprintRef(found.fingerprint_id, found.fingerprint_name),
+        found.status,  # type: ignore[arg-type]
+        found.settings_sha256,
+        (found.lineage, found.integrity, found.total_p),
+    )
+
+
+def stored_again(result: Result) -> ResultRow:
+    """A recalled result as the database keeps it: the text as it was."""
+    text: str = result.text  # type: ignore[attr-defined]
+    suspect = result.suspect
+    return ResultRow(
+        suspect.sha256, suspect.path, suspect.format, suspect.runtime,
+        result.fingerprint.id, result.settings_sha256, result.status, text,
+    )  # fmt: skip
+
+
 def pair_of(result: Result) -> tuple[str, str | None, str | None]:
     """What makes a result the same in two runs, as the database spells it."""
-    row: ResultRow = stored(result)
-    path = row.suspect_path.encode("utf-8", "backslashreplace").decode("utf-8")
-    return path, row.suspect_sha256, row.fingerprint_id
+    path = result.suspect.path.encode("utf-8", "backslashreplace").decode("utf-8")
+    return path, result.suspect.sha256, result.fingerprint.id

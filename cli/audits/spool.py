@@ -42,9 +42,8 @@ class Spool(Sequence["Result"]):
         if len(self._first) < IN_MEMORY:
             self._first.append(result)
             return
-        line = {"row": result.to_dict(), "settings": result.settings_sha256, "answers": result.answers}
         self._offsets.append(self._end)
-        self._end += self._file.write(json.dumps(line).encode() + b"\n")
+        self._end += self._file.write(_line(result).encode() + b"\n")
 
     def __len__(self) -> int:
         return len(self._decisive)
@@ -71,8 +70,8 @@ class Spool(Sequence["Result"]):
         from fingerprint.api.results import Result
 
         self._file.seek(self._offsets[number])
-        line = json.loads(self._file.readline())
-        return replace(Result.from_dict(line["row"], line["settings"]), answers=line["answers"])
+        settings, row = json.loads(self._file.readline())
+        return replace(Result.from_dict(row, settings), answers=row.get("answers"))
 
     def p_values(self) -> list[float]:
         """Total p-values of all tests."""
@@ -89,6 +88,15 @@ class Spool(Sequence["Result"]):
     def close(self) -> None:
         """Drop the file."""
         self._file.close()
+
+
+def _line(result: Result) -> str:
+    """[settings, row] in one line; the answers stand in the row."""
+    text = getattr(result, "text", None)  # of a recalled one
+    if text is None:
+        answers = {} if result.answers is None else {"answers": result.answers}
+        text = json.dumps(result.to_dict() | answers)
+    return f"[{json.dumps(result.settings_sha256)},{text}]"
 
 
 class Rows(Sequence[dict[str, Any]]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import ClassVar
 
 from fingerprint.report.flat import COLUMNS, Value, flat
@@ -25,7 +26,7 @@ class CsvReport(Report):
         out = StringIO()
         writer = csv.writer(out)
         writer.writerow(COLUMNS)
-        writer.writerows([[_cell(value) for value in flat(row).values()] for row in rows])
+        writer.writerows([_cell(value) for value in flat(row)] for row in rows)
         return out.getvalue()
 
 
@@ -35,7 +36,10 @@ def _cell(value: Value) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if not isinstance(value, str):
-        return repr(value)
+    return _text(value) if isinstance(value, str) else repr(value)
+
+
+@lru_cache(maxsize=4096)  # the same few words stand in most rows
+def _text(value: str) -> str:
     text = printable(value)
     return f"'{text}" if text.lstrip().startswith(FORMULA) else text

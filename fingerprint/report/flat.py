@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 from fingerprint.report.interface import Row
@@ -12,63 +11,62 @@ Type: TypeAlias = Literal["text", "number", "integer", "truth"]
 Value: TypeAlias = str | float | int | bool | None
 
 
-def _part(name: str, field: str) -> Callable[[Row], Any]:
-    return lambda row: row[name][field]
-
-
-def _verdict(field: str) -> Callable[[Row], Any]:
-    return lambda row: (row["verdict"] or {}).get(field)
-
-
-def _calibration(field: str) -> Callable[[Row], Any]:
-    return lambda row: ((row["verdict"] or {}).get("calibration") or {}).get(field)
-
-
-def _suppressed(field: str) -> Callable[[Row], Any]:
-    return lambda row: (row.get("suppressed") or {}).get(field)
-
-
-def _families(row: Row) -> str | None:
-    families = (row["verdict"] or {}).get("families")
-    return dumps([dict(sorted(family.items())) for family in families]) if families else None
-
-
-COLUMNS: dict[str, tuple[Type, Callable[[Row], Any]]] = {
-    "suspect_path": ("text", _part("suspect", "path")),
-    "suspect_sha256": ("text", _part("suspect", "sha256")),
-    "suspect_format": ("text", _part("suspect", "format")),
-    "suspect_runtime": ("text", _part("suspect", "runtime")),
-    "fingerprint_id": ("text", _part("fingerprint", "id")),
-    "fingerprint_name": ("text", _part("fingerprint", "name")),
-    "status": ("text", lambda row: row["status"]),
-    "reason": ("text", lambda row: row["reason"] or (row["verdict"] or {}).get("reason") or ""),
-    "cached": ("truth", lambda row: row["cached"]),
-    **{name: ("text", _verdict(name)) for name in ("lineage", "integrity", "direction")},
-    **{name: ("number", _verdict(name)) for name in ("error", "p_value", "total_p", "score", "match_rate")},
-    "queries": ("integer", _verdict("queries")),
-    "decided_by": ("text", _verdict("decided_by")),
-    "power": ("number", _verdict("power")),
-    "calibration_kind": ("text", _calibration("kind")),
-    "calibration_n": ("integer", _calibration("n")),
-    "calibration_authors": ("integer", _calibration("authors")),
-    "calibration_confidence": ("number", _calibration("confidence")),
-    "calibration_bound": ("number", _calibration("bound")),
-    "families": ("text", _families),
-    **{f"suppressed_{name}": ("text", _suppressed(name)) for name in ("reason", "expires")},
+_VERDICT: dict[str, Type] = {
+    **dict.fromkeys(("lineage", "integrity", "direction"), "text"),
+    **dict.fromkeys(("error", "p_value", "total_p", "score", "match_rate"), "number"),
+    "queries": "integer",
+    "decided_by": "text",
+    "power": "number",
 }
+_CALIBRATION: dict[str, Type] = {
+    "kind": "text",
+    "n": "integer",
+    "authors": "integer",
+    "confidence": "number",
+    "bound": "number",
+}
+COLUMNS: dict[str, Type] = {
+    "suspect_path": "text",
+    "suspect_sha256": "text",
+    "suspect_format": "text",
+    "suspect_runtime": "text",
+    "fingerprint_id": "text",
+    "fingerprint_name": "text",
+    "status": "text",
+    "reason": "text",
+    "cached": "truth",
+    **_VERDICT,
+    **{f"calibration_{name}": type_ for name, type_ in _CALIBRATION.items()},
+    "families": "text",
+    "suppressed_reason": "text",
+    "suppressed_expires": "text",
+}
+_TYPES = tuple(COLUMNS.values())
 
 
-def flat(row: Row) -> dict[str, Value]:
-    """One row: column -> value, None where the row has none. Numbers that are not finite are None, as in JSON."""
-    return {name: _clean(type_, read(row)) for name, (type_, read) in COLUMNS.items()}
+def flat(row: Row) -> list[Value]:
+    """One row: a value per column, None where the row has none. Numbers that are not finite are None, as in JSON."""
+    suspect, fingerprint, verdict = row["suspect"], row["fingerprint"], row["verdict"] or {}
+    calibration, suppressed = verdict.get("calibration") or {}, row.get("suppressed") or {}
+    families = verdict.get("families")
+    found = (
+        suspect["path"], suspect["sha256"], suspect["format"], suspect["runtime"],
+        fingerprint["id"], fingerprint["name"],
+        row["status"], row["reason"] or verdict.get("reason") or "", row["cached"],
+        *map(verdict.get, _VERDICT),
+        *map(calibration.get, _CALIBRATION),
+        dumps([dict(sorted(family.items())) for family in families]) if families else None,
+        suppressed.get("reason"), suppressed.get("expires"),
+    )  # fmt: skip
+    return [None if value is None else _clean(type_, value) for type_, value in zip(_TYPES, found, strict=True)]
 
 
 def _clean(type_: Type, value: Any) -> Value:  # noqa: ANN401  (whatever a stored row holds)
-    if value is None:
-        return None
+    if type_ == "text":
+        return str(value)
     if type_ == "number":
         number = float(value)
         return number if abs(number) < float("inf") else None
     if type_ == "integer":
         return int(value)
-    return bool(value) if type_ == "truth" else str(value)
+    return bool(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import ClassVar
 
 from fingerprint.report.interface import Report, Row, Summary
@@ -33,6 +34,8 @@ def about(summary: Summary) -> dict[str, object]:
 
 def dumps(value: object, indent: int | None = None) -> str:
     """JSON text: ASCII (file names may hold anything), and null for numbers that are not finite."""
+    with suppress(ValueError, TypeError):  # almost always nothing has to be replaced
+        return json.dumps(value, indent=indent, allow_nan=False)
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 

@@ -32,10 +32,12 @@ class ParquetReport(Report):
 
         types = {"text": pa.string(), "number": pa.float64(), "integer": pa.int64(), "truth": pa.bool_()}
         schema = pa.schema(
-            [(name, types[type_]) for name, (type_, _) in COLUMNS.items()],
+            [(name, types[type_]) for name, type_ in COLUMNS.items()],
             metadata={"dnn-fingerprint": dumps({"schema_version": SCHEMA_VERSION, **about(summary)})},
         )
-        values = [{k: _text(v) if isinstance(v, str) else v for k, v in flat(row).items()} for row in rows]
+        values = [
+            {k: _text(v) if isinstance(v, str) else v for k, v in zip(COLUMNS, flat(row), strict=True)} for row in rows
+        ]
         sink = pa.BufferOutputStream()
         parquet.write_table(pa.Table.from_pylist(values, schema=schema), sink, compression="zstd")
         return bytes(sink.getvalue().to_pybytes())

@@ -1,0 +1,100 @@
+"""Results of an earlier run that stay text until somebody reads them: an unchanged registry has as many as ever."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any, Literal
+
+from fingerprint.api.results import FingerprintRef, Result, Status, Suspect
+
+_FRESH, _CACHED = '"cached":false', '"cached":true'
+
+
+class RecalledResult(Result):
+    """A result as it was stored. What is counted and corrected of it is known; the rest is parsed when it is asked for.
+
+    Args:
+        text: the JSON of the row as `to_dict` made it, sorted and compact; with `answers` where they were kept.
+        suspect, fingerprint, status, settings_sha256: as in the row.
+        told: lineage, integrity and total p-value of its verdict.
+    """
+
+    text: str
+    told: tuple[str | None, str | None, float | None]
+
+    def __init__(
+        self,
+        text: str,
+        suspect: Suspect,
+        fingerprint: FingerprintRef,
+        status: Status,
+        settings_sha256: str | None,
+        told: tuple[str | None, str | None, float | None],
+    ) -> None:
+        vars(self).update(text=text, suspect=suspect, fingerprint=fingerprint, status=status, told=told)
+        vars(self)["settings_sha256"] = settings_sha256
+
+    def full(self) -> Result:
+        """The same, parsed."""
+        row: dict[str, Any] = json.loads(self.text)
+        return replace(Result.from_dict(row, self.settings_sha256), answers=row.get("answers"))
+
+    @property
+    def lineage(self) -> str | None:
+        """See `Result.lineage`."""
+        return self.told[0]
+
+    @property
+    def integrity(self) -> str | None:
+        """See `Result.integrity`."""
+        return self.told[1]
+
+    @property
+    def total_p(self) -> float | None:
+        """See `Result.total_p`."""
+        return self.told[2]
+
+    @property
+    def reason(self) -> str:
+        """See `Result`."""
+        return self.full().reason
+
+    @property
+    def cached(self) -> bool:
+        """See `Result`."""
+        return self.full().cached
+
+    @property
+    def adaptation(self) -> dict[str, object] | None:
+        """See `Result`."""
+        return self.full().adaptation
+
+    @property
+    def stored_verdict(self) -> dict[str, object] | None:
+        """See `Result`."""
+        return self.full().stored_verdict
+
+    @property
+    def answers(self) -> dict[str, list[int]] | None:
+        """See `Result`."""
+        return self.full().answers
+
+    def with_lineage(self, lineage: Literal["derived", "unrelated", "inconclusive"], reason: str) -> Result:
+        """See `Result.with_lineage`."""
+        return self.full().with_lineage(lineage, reason)
+
+    def to_dict(self) -> dict[str, object]:
+        """See `Result.to_dict`."""
+        return self.full().to_dict()
+
+
+def as_cached(text: str) -> str:
+    """The text of a row that says that it comes from an earlier run.
+
+    Inside of a JSON string every quotation mark is escaped, so that the pattern can stand for a key only.
+    """
+    if text.count(_FRESH) == 1:
+        return text.replace(_FRESH, _CACHED)
+    row: dict[str, Any] = json.loads(text)
+    return json.dumps({**row, "cached": True}, sort_keys=True, separators=(",", ":"), allow_nan=False)
