@@ -187,6 +187,11 @@ def lines(told: dict[str, object]) -> str:
         facts += [("existed at", f"{s['time']}, by the authority {s['authority'] or s['serial']}") for s in stamps]
     if told.get("unchecked_timestamps"):
         facts.append(("timestamps", f"{told['unchecked_timestamps']}, not checked: no authority is trusted (--ca)"))
+    shown = told.get("revealed")
+    if isinstance(shown, dict):
+        which = ", ".join(map(str, shown["proven"]))
+        facts.append(("proven", f"probes {which} of {shown['of']} are in the signed fingerprint"))
+        facts.append(("shown to", str(shown["to"])))
     verdict = "holds" if told["verified"] else "NOT CHECKED: `fingerprint attest verify` checks it"
     facts.append(("result", verdict))
     return "".join(f"{label:<11} {printable(text)}\n" for label, text in facts)

@@ -12,7 +12,8 @@ from pathlib import Path
 from fingerprint.errors import MissingExtra
 from store.migrations import VIEWS
 
-HIDDEN = ("exports", "exposures", "envelopes", "timestamps", "_sqlite_migrations")  # tables that say what to keep back
+# Tables that say what to keep back: which probes went where, and (results) what was answered to each probe.
+HIDDEN = ("exports", "exposures", "envelopes", "results", "timestamps", "_sqlite_migrations")
 _TITLES = {
     "fingerprint_overview": "Every version of every fingerprint",
     "run_overview": "Every verify and audit",

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fingerprint.errors import FingerprintError
+from fingerprint.errors import FingerprintError, KeyFileError
 from store import exposures, timestamps
 from store.blobs import TensorFiles, is_temporary
 from store.check_envelopes import check_envelopes
 from store.connection import Connection, migrations_digest
-from store.data_keys import DataKeys
+from store.data_keys import UNLOCK, DataKeys
 from store.index import COLUMNS, all_rows
 from store.migrations import expected_schema, schema_of
-from store.problems import Problem, warning
+from store.problems import Problem, failure, warning
 from store.problems import error as problem
 from store.records import verify_row
 from store.rows import FingerprintRow, RunRow, result_value, verified
@@ -30,12 +30,26 @@ if TYPE_CHECKING:
 
 
 def check(connection: Connection, tensors: TensorFiles, data_keys: DataKeys, keys: Keys) -> Iterator[Problem]:
-    """Everything that does not hold, as it is found. Reads one state of the database throughout."""
-    trail = Trail()
+    """Everything that does not hold, as it is found. Reads one state of the database throughout.
+
+    Where the data keys are locked and nothing that opens them is given, the encrypted probes are compared with their
+    digests and not opened: a warning.
+
+    Raises:
+        KeyFileError: what was given does not open the lock.
+    """
+    trail, opens = Trail(), True
+    try:
+        opens = data_keys.openable()
+    except KeyFileError:
+        raise
+    except FingerprintError as error:
+        yield failure("data keys", error)
     parts: tuple[Callable[[], Iterator[Problem]], ...] = (
         lambda: _file(connection),
         lambda: _schema(connection),
-        lambda: _fingerprints(connection, tensors, data_keys, keys),
+        lambda: _locked(opens),
+        lambda: _fingerprints(connection, tensors, data_keys if opens else None, keys),
         lambda: _versions(connection),
         lambda: trail.read(connection),
         lambda: _migrations(connection, trail),
@@ -52,7 +66,7 @@ def check(connection: Connection, tensors: TensorFiles, data_keys: DataKeys, key
             for part in parts:
                 yield from _guarded(part, connection)
     except FingerprintError as error:
-        yield problem("database", error.message)
+        yield failure("database", error)
 
 
 def _guarded(part: Callable[[], Iterator[Problem]], connection: Connection) -> Iterator[Problem]:
@@ -61,7 +75,7 @@ def _guarded(part: Callable[[], Iterator[Problem]], connection: Connection) -> I
         with connection.translated():
             yield from part()
     except FingerprintError as error:
-        yield problem("database", error.message)
+        yield failure("database", error)
 
 
 def _file(connection: Connection) -> Iterator[Problem]:
@@ -84,7 +98,14 @@ def _schema(connection: Connection) -> Iterator[Problem]:
         yield (problem if kind == "trigger" else warning)(f"{kind} {name}", "is not part of the schema")
 
 
-def _fingerprints(connection: Connection, tensors: TensorFiles, data_keys: DataKeys, keys: Keys) -> Iterator[Problem]:
+def _locked(opens: bool) -> Iterator[Problem]:
+    if not opens:
+        yield warning("data keys", "are locked: the probes were compared with their digests, and not opened", UNLOCK)
+
+
+def _fingerprints(
+    connection: Connection, tensors: TensorFiles, data_keys: DataKeys | None, keys: Keys
+) -> Iterator[Problem]:
     query = (
         f"SELECT {COLUMNS}, (SELECT envelope FROM envelopes WHERE sha256 = id) AS envelope "  # noqa: S608 (constants)
         "FROM fingerprints ORDER BY name, version"
@@ -95,16 +116,22 @@ def _fingerprints(connection: Connection, tensors: TensorFiles, data_keys: DataK
             row = FingerprintRow.from_sql(raw)
             yield from _record(row, raw, tensors, data_keys, keys)
         except FingerprintError as error:
-            yield problem(subject, error.message)
+            yield failure(subject, error)
 
 
 def _record(
-    row: FingerprintRow, raw: sqlite3.Row, tensors: TensorFiles, data_keys: DataKeys, keys: Keys
+    row: FingerprintRow, raw: sqlite3.Row, tensors: TensorFiles, data_keys: DataKeys | None, keys: Keys
 ) -> Iterator[Problem]:
     manifest = verify_row(row, raw["envelope"], keys)
     ciphertext = tensors.read(row.tensors_sha256)
     check_ciphertext(manifest, ciphertext)
-    data_key = data_keys.read(row.tensors_sha256)
+    if data_keys is None:
+        return
+    try:
+        data_key = data_keys.read(row.tensors_sha256)
+    except KeyFileError as error:
+        yield warning(f"{row.name} ({row.id[:16]})", f"{error.message}: the probes were not opened", error.remedy)
+        return
     if data_key is None:
         yield warning(f"{row.name} ({row.id[:16]})", "its data key is not here: the probes were not opened")
     else:
@@ -153,7 +180,7 @@ def _runs(connection: Connection, trail: Trail) -> Iterator[Problem]:
         try:
             run = RunRow.from_sql(raw)
         except FingerprintError as error:
-            yield problem(f"run {str(raw['id'])[:80]}", error.message)
+            yield failure(f"run {str(raw['id'])[:80]}", error)
             left.pop(str(raw["id"]), None)
             continue
         found, said = count(connection, run.id), left.pop(run.id, None)
@@ -174,7 +201,7 @@ def _results(connection: Connection) -> Iterator[Problem]:
         try:
             result_value(raw)
         except FingerprintError as error:
-            yield problem(f"result {str(raw['position'])[:20]} of run {str(raw['run_id'])[:80]}", error.message)
+            yield failure(f"result {str(raw['position'])[:20]} of run {str(raw['run_id'])[:80]}", error)
 
 
 def _rows(connection: Connection, trail: Trail) -> Iterator[Problem]:
@@ -190,7 +217,7 @@ def _rows(connection: Connection, trail: Trail) -> Iterator[Problem]:
             try:
                 verified(table, columns, raw)
             except FingerprintError as error:
-                yield problem(name, error.message)
+                yield failure(name, error)
             if not said[str(raw["row_sha256"])]:
                 yield problem(name, "is not in the ledger")
             said[str(raw["row_sha256"])] -= 1
@@ -206,6 +233,10 @@ def _leftovers(connection: Connection, tensors: TensorFiles) -> Iterator[Problem
 
 
 def _permissions(database: Path, tensors: TensorFiles, data_keys: DataKeys) -> Iterator[Problem]:
+    home = [data_keys.folder.parent] if data_keys.folder.is_dir() else []
+    for folder in (tensors.folder, data_keys.folder, *home):
+        if folder.is_dir() and stat.S_IMODE(folder.stat().st_mode) & 0o077:
+            yield warning(str(folder), f"is open to other users; run: chmod 700 {folder}")
     for path in (database, *sorted(tensors.folder.glob("*.bin")), *sorted(data_keys.folder.glob("*.key"))):
         if path.is_file() and stat.S_IMODE(path.stat().st_mode) & 0o077:
             yield warning(str(path), f"is open to other users; run: chmod 600 {path}")

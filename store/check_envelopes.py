@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 from fingerprint.errors import FingerprintError
 from fingerprint.record import Manifest
 from store import dsse, envelopes, ledger, predicates
-from store.problems import Problem, error
+from store.problems import Problem, error, failure
 from store.runs import by_id, row_digests
 from store.schema import compact_json
 
@@ -43,8 +43,8 @@ def check_envelopes(connection: Connection, trail: Trail, keys: Keys) -> Iterato
             yield error(subject, "was not added when the ledger says")
         try:
             yield from _statement(connection, subject, sha256, row["predicate_type"], keys)
-        except FingerprintError as failure:
-            yield error(subject, failure.message)
+        except FingerprintError as raised:
+            yield failure(subject, raised)
     for sha256 in [*left, *(i for i in trail.records if not _stored(connection, i))]:
         yield error(f"envelope {sha256[:16]}", "is in the ledger, and missing from the database")
     yield from _unsigned(connection, trail)

@@ -25,7 +25,7 @@ from fingerprint.errors import (
     Tampered,
 )
 from fingerprint.limits import DEFAULT, Limits
-from store.files import private_folder, sync_folder, write_error
+from store.files import private_folder, refuse_writable, sync_folder, write_error
 from store.mounts import refuse_network
 from store.schema import APPLICATION_ID, MIGRATION_SET, VERSION, row_digest
 
@@ -157,14 +157,19 @@ def connect(path: Path, *, readonly: bool, create: bool, limits: Limits = DEFAUL
         NotFound: it does not exist, and neither `create` nor `readonly` is set.
         DatabaseReadOnly, DatabaseBusy: as their names say.
         Tampered: the file is no database, or damaged.
-        StoreError: somebody else's database, a newer one, a folder, or on a network file system.
+        StoreError: somebody else's database, a newer one, a folder, one that other users can change, or on a network
+            file system.
     """
     refuse_network(path)
     try:
         if path.is_dir():
             raise StoreError(f"{path} is a folder", remedy="Name the database file itself.")
+        if path.exists():
+            refuse_writable(path, path.stat(), "600")
+        elif readonly:
+            return _empty(path)
         if readonly:
-            return _connect_reader(path, limits) if path.exists() else _empty(path)
+            return _connect_reader(path, limits)
         _require_writable(path, create)
     except OSError as error:
         raise StoreError(f"can't look at {path}: {error.strerror or error}") from error

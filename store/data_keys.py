@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 LOCK = "lock.json"
 KEY_FORMAT = "dnn-fingerprint-data-key/1"
+UNLOCK = (
+    "Answer the prompt, or set FINGERPRINT_STORE_PASSPHRASE, FINGERPRINT_STORE_PASSPHRASE_FILE or "
+    "FINGERPRINT_STORE_KEY_FILE."
+)
 Ask: TypeAlias = Callable[["Lock"], "Secret | None"]  # what opens a lock: from a person, a file, the environment
 
 
@@ -116,6 +120,25 @@ class DataKeys:
         lock = locks.read(self.folder)
         return None if lock is None else self._open(lock)
 
+    def openable(self) -> bool:
+        """Whether the keys can be read: there is no lock, or what was given opens it. It is asked for once.
+
+        Raises:
+            KeyFileError: what was given does not open it.
+            Tampered: the lock is damaged.
+        """
+        if not (self.folder / LOCK).exists():
+            return True
+        from store import locks
+
+        lock = locks.read(self.folder)
+        if lock is None or (self._master is not None and self._master[0] == lock.id):
+            return True
+        secret = self._ask(lock) if self._ask is not None else None
+        if secret is not None:
+            self._master = (lock.id, lock.open(secret))
+        return secret is not None
+
     def change(self, secret: Secret | None) -> int:
         """Lock with another passphrase or key file, or with None remove the lock. Returns how many keys were rewrapped.
 
@@ -149,8 +172,7 @@ class DataKeys:
             if secret is None:
                 raise KeyFileError(
                     f"the probes are locked with a {lock.kind}, and none was given",
-                    remedy="Answer the prompt, or set FINGERPRINT_STORE_PASSPHRASE, FINGERPRINT_STORE_PASSPHRASE_FILE "
-                    "or FINGERPRINT_STORE_KEY_FILE.",
+                    remedy=UNLOCK,
                 )
             self._master = (lock.id, lock.open(secret))
         return self._master[1]

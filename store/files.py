@@ -86,6 +86,19 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def refuse_writable(path: Path, status: os.stat_result, mode: str) -> None:
+    """Raise when a file or folder of ours can be changed by other users. `mode`: what it should be, for chmod.
+
+    Raises:
+        StoreError: it can.
+    """
+    if status.st_mode & 0o022 and status.st_uid == os.geteuid() and not status.st_mode & stat.S_ISVTX:
+        raise StoreError(
+            f"{path} can be changed by other users (mode {status.st_mode & 0o777:04o})",
+            remedy=f"Run: chmod {mode} {path}",
+        )
+
+
 def private_folder(folder: Path) -> Path:
     """Create `folder` and its parents with mode 0700 where they are missing; leave existing ones alone.
 

@@ -72,9 +72,12 @@ def find(connection: Connection, text: str) -> FingerprintRow:
 
 def not_found(connection: Connection, text: str) -> NotFound:
     """The error for a name that is not there, with the ones that look like it."""
-    # Only names of the same beginning where there are very many: comparing takes long.
-    query = "SELECT DISTINCT name FROM fingerprints WHERE name >= ?1 AND name < ?1 || char(1114111) LIMIT 2000"
-    names = [row["name"] for start in ("", text[:1]) for row in connection.rows(query, (start,))]
+    # Only its neighbours in alphabetical order where there are very many: comparing takes long.
+    names = [
+        row["name"]
+        for where in ("name >= ? ORDER BY name", "name < ? ORDER BY name DESC")
+        for row in connection.rows(f"SELECT DISTINCT name FROM fingerprints WHERE {where} LIMIT 100", (text,))  # noqa: S608
+    ]
     close = difflib.get_close_matches(text, names, n=3)
     hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else "`fingerprint store list` shows all."
     return NotFound(f"there is no fingerprint {text!r} in {connection.path}", remedy=hint)

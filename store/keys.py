@@ -15,7 +15,14 @@ from fingerprint.errors import KeyFileError
 from fingerprint.limits import DEFAULT, Limits
 from store import algorithms
 from store.algorithms import Algorithm, PrivateKey, PublicKey, algorithm_of, key_id
-from store.files import open_regular, private_folder, read_descriptor, read_limited, write_atomic
+from store.files import (
+    open_regular,
+    private_folder,
+    read_descriptor,
+    read_limited,
+    refuse_writable,
+    write_atomic,
+)
 from store.home import Home
 from store.trust import Trust
 
@@ -214,8 +221,11 @@ def trusted_keys(home: Home, extra: Sequence[Path] = ()) -> Trust:
 
     Raises:
         KeyFileError: one of the files is no public key.
+        StoreError: other users can change what is trusted.
         EvidenceError: a revocation in the home folder does not hold.
     """
+    for folder in (home.trusted, home.revoked, home.authorities):
+        _refuse_open(folder)
     found = [load_public(path) for path in (*sorted(home.trusted.glob("*.pub")), *extra)]
     keys = {key_id(key): key for key in found}
     if not home.revoked.is_dir():
@@ -223,3 +233,15 @@ def trusted_keys(home: Home, extra: Sequence[Path] = ()) -> Trust:
     from store.revocation import revocations
 
     return Trust(keys, revocations(home, keys))
+
+
+def _refuse_open(folder: Path) -> None:
+    """Whoever can write to one of these folders decides what is trusted. Raises StoreError."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return  # absent, or not ours to look at: then nothing in it counts either
+    refuse_writable(folder, status, "700")
+    if status.st_mode & 0o011:  # others come in, so that the files' own modes matter
+        for path in sorted(folder.iterdir()):
+            refuse_writable(path, path.stat(), "600")

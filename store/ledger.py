@@ -178,6 +178,6 @@ def entry_of(row: sqlite3.Row) -> Entry:
     if not holds:
         raise Tampered(
             f"entry {str(values['seq'])[:20]} of the ledger is not what was written",
-            remedy="Run `fingerprint store check`, and restore the database from a backup.",
+            remedy="`fingerprint store check` names all that is wrong. Restore the database from a backup.",
         )
     return Entry(**{**values, "body": body})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -32,12 +33,12 @@ def event(
 
 
 def keep(home: Home, key_id: str, envelope: bytes) -> Path:
-    """Put a revocation where `trusted_keys` finds it.
+    """Put a revocation where `trusted_keys` finds it, beside earlier ones of the same key: the earliest time holds.
 
     Raises:
         StoreError: it can't be written.
     """
-    path = home.ensure(home.revoked) / f"{key_id[:16]}.json"
+    path = home.ensure(home.revoked) / f"{key_id[:16]}-{hashlib.sha256(envelope).hexdigest()[:16]}.json"
     write_atomic(path, envelope)
     return path
 

@@ -167,7 +167,8 @@ def verified(table: str, columns: tuple[str, ...], row: sqlite3.Row) -> dict[str
     if not holds:
         raise Tampered(
             f"a row of the table {table} is not what was stored ({columns[0]} {str(values[columns[0]])[:80]!r})",
-            remedy="Run `fingerprint store check`, and restore the database from a backup.",
+            remedy="`fingerprint store check` names all that is wrong; `store rebuild` brings back what was signed, "
+            "a backup the rest.",
         )
     return values
 

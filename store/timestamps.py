@@ -20,7 +20,7 @@ from store.files import read_limited
 from store.schema import row_digest
 
 if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
+    from cryptography.x509 import Certificate, GeneralName
 
     from store.connection import Connection, SqlValue
 
@@ -109,13 +109,19 @@ def verify(envelope: bytes, response: bytes, authorities: Sequence[Certificate])
         decoded = decode_timestamp_response(response)
         VerifierBuilder(roots=list(dict.fromkeys(authorities))).build().verify_message(decoded, envelope)
         info = decoded.tst_info
-        name = "" if info.name is None else str(info.name)
+        name = _authority(info.name)
         again = decoded.as_bytes()
     except (VerificationError, ValueError, TypeError) as error:
         raise Tampered(f"the timestamp does not hold: {error}") from error
     if again != response:
         raise Tampered("the timestamp is not in its canonical encoding")
     return Stamp(info.gen_time, info.serial_number, name)
+
+
+def _authority(name: GeneralName | None) -> str:
+    """The authority's name in words; empty where the response names none."""
+    value = getattr(name, "value", None)
+    return "" if value is None else value.rfc4514_string() if hasattr(value, "rfc4514_string") else str(value)
 
 
 def certificates(paths: Iterable[Path]) -> list[Certificate]:

@@ -76,14 +76,16 @@ def verify(
     home = Home.default()
     keys = trusted_keys(home, key or ()).at_least(threshold)
     authorities = [*timestamps.trusted(home.authorities), *timestamps.certificates(ca or ())]
+    shown: dict[str, object] = {}
     if Path(what).is_dir():
         from store.reveals import STATEMENT, check_folder
 
-        check_folder(Path(what), keys)
+        revealed = check_folder(Path(what), keys)
         found = [attesting.from_file(Path(what) / STATEMENT, stamp or ())]
+        shown = {"proven": [probe.index for probe in revealed.probes], "of": revealed.count, "to": revealed.audience}
     else:
         found = _find(what, stamp, common.db)
-    told = [attesting.account(one, keys, authorities) for one in found]
+    told = [attesting.account(one, keys, authorities) | ({"revealed": shown} if shown else {}) for one in found]
     emit(wanted, {"attestations": told}, lambda page: "\n".join(map(attesting.lines, told)))
 
 

@@ -225,14 +225,14 @@ def _compared(database: Database, files: Sequence[Path], keys: Keys) -> list[Pro
     """What checkpoints say of the ledger. Raises StoreError: one can't be read."""
     from fingerprint.errors import EvidenceError
     from store import checkpoints
-    from store.problems import error
+    from store.problems import failure
 
     found = []
     for file in files:
         try:
             database.compare_checkpoint(checkpoints.read(file, keys))
-        except EvidenceError as failure:
-            found.append(error(f"checkpoint {file}", failure.message))
+        except EvidenceError as error:
+            found.append(failure(f"checkpoint {file}", error))
     return found
 
 
@@ -258,6 +258,7 @@ def _problems(problems: Sequence[Problem], path: Path, count: int | None) -> str
     from fingerprint.report.text import plural, printable
 
     lines = [f"{p.kind}: {printable(p.subject)}: {printable(p.message)}\n" for p in problems]
+    lines += [f"{printable(remedy)}\n" for remedy in dict.fromkeys(p.remedy for p in problems if p.remedy)]
     if count is not None:
         lines.append(f"{printable(str(path))}: all evidence of {plural(count, 'fingerprint')} holds.\n")
     return "".join(lines)

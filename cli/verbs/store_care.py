@@ -73,12 +73,11 @@ def merge(
 
 
 def _merged(one: dict[str, object]) -> str:
-    from fingerprint.report.text import printable
+    from fingerprint.report.text import plural, printable
 
-    return (
-        f"{printable(str(one['path']))}: {one['fingerprints']} fingerprints, {one['runs']} runs, "
-        f"{one['results']} results, {one['entries']} ledger entries\n"
-    )
+    counts = [plural(int(str(one[f"{name}s"])), name) for name in ("fingerprint", "run", "result")]
+    counts.append(plural(int(str(one["entries"])), "ledger entry", "ledger entries"))
+    return f"{printable(str(one['path']))}: {', '.join(counts)}\n"
 
 
 @flags.with_common
@@ -98,7 +97,7 @@ def rebuild(
     """
     from cli.exits import EVIDENCE
     from cli.output import emit
-    from fingerprint.report.text import printable
+    from fingerprint.report.text import plural, printable
     from store.home import Home
     from store.keys import trusted_keys
 
@@ -109,7 +108,8 @@ def rebuild(
         made = database.rebuild(keys)
         problems = [problem for problem in database.check(keys) if problem.kind == "error"]
     document = {"rebuilt": vars(made), "problems": [vars(problem) for problem in problems]}
-    text = f"{made.fingerprints} fingerprints, {made.runs} signed runs; {made.results} results replaced.\n"
+    text = f"{plural(made.fingerprints, 'fingerprint')}, {plural(made.runs, 'signed run')}; "
+    text += f"{plural(made.results, 'result')} replaced.\n"
     text += "".join(f"error: {printable(p.subject)}: {printable(p.message)}\n" for p in problems)
     emit(wanted, document, lambda page: text)
     raise typer.Exit(EVIDENCE if problems else 0)
@@ -217,8 +217,11 @@ def log(
     wanted = common.targets()
     with open_readonly(Home.default(), common.db) as database:
         entries = database.entries(limit)
-    rows = [("entry", "time", "what", "about", "hash")]
-    rows += [(str(e.seq), e.time[:19], e.kind, printable(e.subject[:32]), e.hash[:16]) for e in entries]
+    several = len({entry.chain for entry in entries}) > 1  # merged histories count their entries by themselves
+    rows = [("entry", "time", "what", "about", "hash", *(("chain",) if several else ()))]
+    for e in entries:
+        line = (str(e.seq), e.time[:19], e.kind, printable(e.subject[:32]), e.hash[:16])
+        rows.append((*line, *((e.chain[:16],) if several else ())))
     emit(wanted, {"entries": [vars(entry) for entry in entries]}, lambda page: columns(rows))
 
 

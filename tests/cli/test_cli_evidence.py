@@ -124,7 +124,10 @@ def test_reveal_and_bundle(verified: tuple[Tool, str], tmp_path: Path) -> None:
     done = tool("probes", "reveal", "owner", "--count", "3", "--to", "a court", "--out", tmp_path / "shown")
     assert done.code == 0, done.err
     assert "3 of 30 probes are burnt" in done.err
-    assert tool("attest", "verify", tmp_path / "shown").code == 0
+    told = tool("attest", "verify", tmp_path / "shown")
+    assert told.code == 0
+    assert "of 30 are in the signed fingerprint" in told.out
+    assert "shown to    a court" in told.out
     again = tool("verify", "derived.onnx", "--against", "owner", "--no-cache", "-f", "json").json
     assert again["results"][0]["verdict"]["queries"] == 27
     pack = tmp_path / "evidence.zip"
@@ -160,6 +163,12 @@ def test_lock(copied: Tool, tmp_path: Path) -> None:
     assert tool("store", "list").code == tool("store", "show", "owner").code == 0
     assert tool(*asked, env={"FINGERPRINT_STORE_PASSPHRASE_FILE": str(secret)}).code in (0, 1, 3)
     assert tool("store", "check", env={"FINGERPRINT_STORE_PASSPHRASE": "open sesame"}).code == 0
+    unopened = tool("store", "check")
+    assert unopened.code == 0
+    assert unopened.out.count("not opened") == 1
+    mistaken = tool("store", "check", env={"FINGERPRINT_STORE_PASSPHRASE": "wrong"})
+    assert (mistaken.code, mistaken.out) == (2, "")  # no word on the evidence
+    assert "wrong passphrase" in mistaken.err
     assert tool("store", "lock", "--remove").code == 2
     assert tool("store", "lock", "--remove", env={"FINGERPRINT_STORE_PASSPHRASE": "open sesame"}).code == 0
     assert tool(*asked).code in (0, 1, 3)
@@ -205,7 +214,7 @@ def test_browse(verified: tuple[Tool, str]) -> None:
         base = f"http://127.0.0.1:{port}/fingerprint"
         page = fetched(f"{base}/verdicts.json?_shape=array&run_id={run}")
         assert run in [row["run_id"] for row in json.loads(page)]
-        for secret in ("exports", "exposures", "envelopes"):
+        for secret in ("exports", "exposures", "envelopes", "results"):
             with pytest.raises(urllib.error.HTTPError, match="403"):
                 urllib.request.urlopen(f"{base}/{secret}.json")
         with pytest.raises(urllib.error.HTTPError, match="403"):

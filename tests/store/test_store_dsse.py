@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +30,22 @@ def test_pae_of_the_specification() -> None:
     )
     assert pae("", b"") == b"DSSEv1 0  0 "
     assert pae("ü", "ü".encode()) == "DSSEv1 2 ü 2 ü".encode()
+
+
+def test_the_signed_vector_of_the_specification() -> None:
+    """secure-systems-lab/dsse, protocol.md: ECDSA P-256 over PAE, r and s as they are."""
+    secret = 97358161215184420915383655311931858321456579547487070936769975997791359926199
+    key = ec.derive_private_key(secret, ec.SECP256R1())
+    signature = base64.b64decode(
+        "A3JqsQGtVsJ2O2xqrI5IcnXip5GToJ3F+FnZ+O88SjtR6rDAajabZKciJTfUiHqJPcIAriEGAHTVeCUjW2JIZA=="
+    )
+    r, s = (int.from_bytes(part, "big") for part in (signature[:32], signature[32:]))
+    message = pae("http://example.com/HelloWorld", b"hello world")
+    key.public_key().verify(encode_dss_signature(r, s), message, ec.ECDSA(hashes.SHA256()))
+    signer = Signer(key)  # the same in our one form: deterministic, DER, the smaller s
+    value = json.loads(sign(b"hello world", "http://example.com/HelloWorld", signer))
+    assert value["payload"] == "aGVsbG8gd29ybGQ="
+    assert verify(canonical(value), known(signer)).payload == b"hello world"
 
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)

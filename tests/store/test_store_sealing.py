@@ -243,3 +243,21 @@ def test_records_without_optional_fields_still_open(signer: Signer) -> None:
         assert value["predicate"].pop(name) is None
     envelope = dsse.sign(canonical(value), PAYLOAD_TYPE, signer)
     assert unseal(envelope, sealed.tensors, sealed.data_key, keys_of(signer)).manifest == sealed.manifest  # type: ignore[arg-type]
+
+
+def test_chacha20_poly1305_of_rfc_8439() -> None:
+    """RFC 8439, section 2.8.2: the cipher that seals records."""
+    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+    text = (
+        b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would "
+    )
+    text += b"be it."
+    sealed = ChaCha20Poly1305(bytes(range(0x80, 0xA0))).encrypt(
+        bytes.fromhex("070000004041424344454647"), text, bytes.fromhex("50515253c0c1c2c3c4c5c6c7")
+    )
+    assert sealed.hex() == (
+        "d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d63dbea45e8ca9671282fafb69da92728b1a71de0a9e060b29"
+        "05d6a5b67ecd3b3692ddbd7f2d778b8c9803aee328091b58fab324e4fad675945585808b4831d7bc3ff4def08e4b7a9de576d26586cec64b"
+        "61161ae10b594f09e26a7e902ecbd0600691"
+    )

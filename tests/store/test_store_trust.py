@@ -132,6 +132,17 @@ def test_the_earliest_revocation_holds(signer: Signer) -> None:
         assert Trust({}, given_order).revoked[signer.key_id].time == WHEN
 
 
+def test_a_later_revocation_does_not_put_off_an_earlier_one(world: World) -> None:
+    new = Signer(algorithms.generate_key("ed25519"))
+    (world.home.ensure(world.home.trusted) / "new.pub").write_bytes(public_pem(new.public))
+    times = ("2026-06-01T00:00:00.000Z", "2027-06-01T00:00:00.000Z")
+    for time in times:
+        event = revocation.event("revoke", world.signer.key_id, time, [new])
+        revocation.keep(world.home, world.signer.key_id, event)
+    assert len(list(world.home.revoked.iterdir())) == 2
+    assert trusted_keys(world.home).revoked[world.signer.key_id].time == WHEN
+
+
 def test_revocations_in_the_home(world: World) -> None:
     row = world.database.add(world.sealed())
     new = Signer(algorithms.generate_key("ecdsa-p256"))
