@@ -184,7 +184,7 @@ class _Audit:
         summary = after(summary, spool, compared, self.request, self.journal, self.terminal)
         findings = list(spool.findings())
         code = exit_code(findings, self.request.fail_on, partial=partial)
-        self.reports.finish(Rows(spool, self.suppress), summary)
+        self.reports.finish(Rows(spool), summary)
         if self.manner.metrics is not None:
             outcomes = Counter(found.lineage or "undecided" for found in findings)
             metrics.write(

@@ -65,13 +65,26 @@ class Spool(Sequence["Result"]):
         return corrected(result, self.correction)
 
     def _read(self, number: int) -> Result:
-        from dataclasses import replace
-
         from fingerprint.api.results import Result
 
+        settings, text = self._text(number)
+        return Result.from_dict(json.loads(text), settings or None)
+
+    def _text(self, number: int) -> tuple[str, str]:
+        """Settings and row of a result in the file."""
         self._file.seek(self._offsets[number])
-        settings, row = json.loads(self._file.readline())
-        return replace(Result.from_dict(row, settings), answers=row.get("answers"))
+        settings, _, text = self._file.readline().decode().partition(" ")
+        return settings, text
+
+    def row(self, index: int) -> dict[str, Any]:
+        """The row of a corrected result. One that is neither corrected nor ignored need not be made a result first."""
+        lineage, _, p, ignored = self._decisive[index]
+        threshold = self.correction.threshold if self.correction is not None else 1.0
+        if index < IN_MEMORY or ignored or (lineage == "derived" and p is not None and p > threshold):
+            return row_of(self[index], self._suppress)
+        from fingerprint.api.recalled import row_of_text
+
+        return row_of_text(self._text(index - IN_MEMORY)[1])
 
     def p_values(self) -> list[float]:
         """Total p-values of all tests."""
@@ -91,19 +104,19 @@ class Spool(Sequence["Result"]):
 
 
 def _line(result: Result) -> str:
-    """[settings, row] in one line; the answers stand in the row."""
+    """Settings, a space, and the row with its answers."""
     text = getattr(result, "text", None)  # of a recalled one
     if text is None:
         answers = {} if result.answers is None else {"answers": result.answers}
         text = json.dumps(result.to_dict() | answers)
-    return f"[{json.dumps(result.settings_sha256)},{text}]"
+    return f"{result.settings_sha256 or ''} {text}"
 
 
 class Rows(Sequence[dict[str, Any]]):
     """The rows of the JSON contract, made when they are read; a suppressed one says why."""
 
-    def __init__(self, spool: Spool, suppress: Callable[[Result], Suppressed | None]) -> None:
-        self._spool, self._suppress = spool, suppress
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
 
     def __len__(self) -> int:
         return len(self._spool)
@@ -116,7 +129,7 @@ class Rows(Sequence[dict[str, Any]]):
         """Rows."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return row_of(self._spool[index], self._suppress)
+        return self._spool.row(range(len(self))[index])
 
 
 def row_of(result: Result, suppress: Callable[[Result], Suppressed | None]) -> dict[str, Any]:

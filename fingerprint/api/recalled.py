@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any, Literal
 
 from fingerprint.api.results import FingerprintRef, Result, Status, Suspect
 
+ROW = ("suspect", "fingerprint", "status", "reason", "cached", "adaptation", "verdict")
 _FRESH, _CACHED = '"cached":false', '"cached":true'
 
 
@@ -37,8 +37,7 @@ class RecalledResult(Result):
 
     def full(self) -> Result:
         """The same, parsed."""
-        row: dict[str, Any] = json.loads(self.text)
-        return replace(Result.from_dict(row, self.settings_sha256), answers=row.get("answers"))
+        return Result.from_dict(json.loads(self.text), self.settings_sha256)
 
     @property
     def lineage(self) -> str | None:
@@ -86,7 +85,13 @@ class RecalledResult(Result):
 
     def to_dict(self) -> dict[str, object]:
         """See `Result.to_dict`."""
-        return self.full().to_dict()
+        return row_of_text(self.text)
+
+
+def row_of_text(text: str) -> dict[str, object]:
+    """The row of the JSON contract that a stored text holds, in the order of `Result.to_dict`; without `answers`."""
+    row = json.loads(text)
+    return {name: row[name] for name in ROW}
 
 
 def as_cached(text: str) -> str:
@@ -94,7 +99,8 @@ def as_cached(text: str) -> str:
 
     Inside of a JSON string every quotation mark is escaped, so that the pattern can stand for a key only.
     """
-    if text.count(_FRESH) == 1:
-        return text.replace(_FRESH, _CACHED)
+    fresh = text.count(_FRESH)
+    if fresh + text.count(_CACHED) == 1:
+        return text.replace(_FRESH, _CACHED) if fresh else text
     row: dict[str, Any] = json.loads(text)
     return json.dumps({**row, "cached": True}, sort_keys=True, separators=(",", ":"), allow_nan=False)
