@@ -103,6 +103,16 @@ def verify_one(key, signature, message):
     key.verify(signature, message, ec.ECDSA(hashes.SHA256()))
 
 
+def refuse_renamed(entry, keys, message, what):
+    """A signature by a known key under the id of another one."""
+    for key_id, key in keys.items():
+        try:
+            verify_one(key, decode64(entry["sig"], what), message)
+        except (InvalidSignature, ValueError):
+            continue
+        raise Wrong(what + ": the signature by " + key_id[:16] + " is under another name")
+
+
 def open_envelope(data, keys, what):
     """(statement, ids of the keys that signed it); every signature by a known key must hold, and there must be one."""
     envelope = strict_json(data, what)
@@ -112,6 +122,7 @@ def open_envelope(data, keys, what):
     for entry in envelope["signatures"]:
         key = keys.get(entry["keyid"])
         if key is None:
+            refuse_renamed(entry, keys, message, what)
             continue
         try:
             verify_one(key, decode64(entry["sig"], what), message)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
 
+from fingerprint.canonical import canonical
 from fingerprint.errors import SignatureInvalid, Tampered, UntrustedSigner
-from fingerprint.record import canonical
 from store import algorithms
 from store.algorithms import LONGEST
 from store.encoding import decode_base64, encode_base64, fields, parse_canonical, text
@@ -70,10 +70,11 @@ def _encoded(payload: bytes, payload_type: str, signatures: Mapping[str, bytes])
 def verify(envelope: bytes, keys: Keys) -> VerifiedEnvelope:
     """Check an envelope's encoding and signatures. The payload is not looked into.
 
-    Every signature by a key in `keys` must hold, and there must be one, or as many as a `Trust` asks for.
+    Every signature by a key in `keys` must hold, and there must be one, or as many as a `Trust` asks for. Those by
+    other keys can't be checked: whoever adds one makes an envelope of another digest that proves the same.
 
     Raises:
-        Tampered: not an envelope, or not in its canonical encoding.
+        Tampered: not an envelope, not in its canonical encoding, or a signature names another key than made it.
         UntrustedSigner: no signature is by a key in `keys`, or too few.
         RevokedSigner: one that is needed is by a key that was revoked.
         SignatureInvalid: a signature by a key in `keys` does not match.
@@ -94,8 +95,20 @@ def verify(envelope: bytes, keys: Keys) -> VerifiedEnvelope:
             raise SignatureInvalid(
                 f"the signature by {signer[:16]} does not match", remedy="The bytes were changed after signing."
             ) from error
+    _refuse_renamed(signatures, keys, message)
     counting = keys.counting(envelope, known) if isinstance(keys, Trust) else known
     return VerifiedEnvelope(payload, payload_type, counting, tuple(signatures))
+
+
+def _refuse_renamed(signatures: Mapping[str, bytes], keys: Keys, message: bytes) -> None:
+    """A signature by a key in `keys` under the id of another one was renamed. Raises Tampered."""
+    for signer in signatures.keys() - keys.keys():
+        for key_id, public in keys.items():
+            try:
+                algorithms.verify(public, signatures[signer], message)
+            except InvalidSignature:
+                continue
+            raise Tampered(f"the signature by {key_id[:16]} was put under the name of {signer[:16]}")
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import pytest
 from store_helpers import World
 from test_store_runs import result
 
+from fingerprint.canonical import canonical
 from fingerprint.errors import Tampered
-from fingerprint.record import canonical
 from store import predicates, signing
 from store.audits import Remembered, StoredResult
 from store.rows import ResultRow

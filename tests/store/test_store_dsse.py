@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fingerprint.canonical import canonical
 from fingerprint.errors import EvidenceError, SignatureInvalid, Tampered, UntrustedSigner
-from fingerprint.record import canonical, leaf, merkle_root
+from fingerprint.record import leaf, merkle_root
 from store.dsse import MAX_SIGNATURES, pae, sign, verify
 from store.keys import Keys, Signer
 
@@ -128,6 +129,21 @@ def test_a_signature_by_another_key_under_a_trusted_name(signer: Signer, strange
     value["signatures"][0]["keyid"] = signer.key_id
     with pytest.raises(SignatureInvalid):
         verify(canonical(value), known(signer))
+
+
+def test_a_signature_under_another_name(signer: Signer, stranger: Signer) -> None:
+    """One of two is renamed: what is left would be enough, and is refused all the same."""
+    both = known(signer, stranger)
+    value = json.loads(sign(b"x", KIND, signer, stranger))
+    for entry in value["signatures"]:
+        first = entry["keyid"]
+        entry["keyid"] = first[:-1] + ("0" if first[-1] != "0" else "1")
+        with pytest.raises(Tampered, match="under the name"):
+            verify(canonical(value), both)
+        entry["keyid"] = first
+    assert len(verify(canonical(value), both).key_ids) == 2
+    alone = verify(canonical(value), known(signer))  # of the other signature nothing can be known
+    assert (alone.key_ids, len(alone.signers)) == ((signer.key_id,), 2)
 
 
 def test_payload_and_its_type_are_both_signed(signer: Signer) -> None:

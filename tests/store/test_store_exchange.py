@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_helpers import equal, make_fingerprint
 
+from fingerprint.canonical import canonical
 from fingerprint.errors import EvidenceError, NotFound, StoreError, Tampered, UntrustedSigner
 from fingerprint.limits import Limits
-from fingerprint.record import canonical
 from store import exchange
 from store.keys import Keys, Signer
 from store.sealing import Sealed, seal

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_helpers import equal, make_fingerprint
 
+from fingerprint.canonical import canonical
 from fingerprint.errors import EvidenceError, StoreError, Tampered, UntrustedSigner
-from fingerprint.record import PAYLOAD_TYPE, Fingerprint, Manifest, Payload, canonical, statement
+from fingerprint.record import PAYLOAD_TYPE, Fingerprint, Manifest, Payload, statement
 from store import dsse
 from store.keys import Signer
 from store.sealing import Sealed, envelope_id, read_manifest, seal, unseal

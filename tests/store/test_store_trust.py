@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_helpers import World, make_fingerprint
 
+from fingerprint.canonical import canonical
 from fingerprint.errors import EvidenceError, RevokedSigner, SignatureInvalid, Tampered, UntrustedSigner
-from fingerprint.record import canonical
 from store import algorithms, dsse, predicates, revocation
 from store.algorithms import P256_ORDER
 from store.keys import Signer, generate, load_signer, public_pem, trust, trusted_keys
