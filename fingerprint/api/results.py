@@ -97,7 +97,7 @@ class Result:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], settings_sha256: str | None = None) -> Self:
-        """The result of a row that `to_dict` made."""
+        """The result of a row that `to_dict` made, or that was stored: those may have `answers`."""
         return cls(
             Suspect(**row["suspect"]),
             FingerprintRef(**row["fingerprint"]),
@@ -107,6 +107,7 @@ class Result:
             adaptation=row["adaptation"],
             stored_verdict=row["verdict"],
             settings_sha256=settings_sha256,
+            answers=row.get("answers"),
         )
 
     def to_dict(self) -> dict[str, object]:
