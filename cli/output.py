@@ -157,6 +157,11 @@ class Reports:
         """Whether a format has a use for `Summary.records`."""
         return any(report.shows_records for report, _ in self._open)
 
+    @property
+    def streaming(self) -> bool:
+        """Whether a format writes rows as they come."""
+        return any(type(report).stream is not Report.stream for report, _ in self._open)
+
     def stream(self, row: Row, *, final: bool) -> None:
         """Show a row to the formats that write rows as they come."""
         for report, sink in self._open:

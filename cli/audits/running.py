@@ -86,6 +86,7 @@ class _Audit:
         self.selection, self.options, self.manner, self.request = selection, options, manner, request
         self.journal, self.reports, self.terminal = journal, reports, terminal
         self.suppress, self.spool = suppress, Spool(suppress)
+        self.streaming = reports.streaming
         self.before: set[int] = set()
         self.left_out = self.suspects = 0
 
@@ -163,7 +164,8 @@ class _Audit:
             if result.suspect != last:
                 self.suspects, last = self.suspects + 1, result.suspect
             self.spool.add(result)
-            self.reports.stream(row_of(result, self.suppress), final=False)
+            if self.streaming:
+                self.reports.stream(row_of(result, self.suppress), final=False)
 
     def _finish(self, *, partial: bool, seconds: float) -> int:
         spool = self.spool
