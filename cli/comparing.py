@@ -61,6 +61,7 @@ def parameters(places: Sequence[str], selection: Selection, options: VerifyOptio
         "budget": options.budget,
         "repeat": options.repeat,
         "label_only": options.label_only,
+        **({"weights": True} if options.weights else {}),
         "allow": list(options.allow),
         "data": str(options.data) if options.data else None,
         "spec": options.spec.to_dict() if options.spec else None,

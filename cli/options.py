@@ -168,6 +168,13 @@ CalibrationKind: TypeAlias = Annotated[
     Calibration, typer.Option("--calibration", help="How the error between models is calibrated.")
 ]
 LabelOnly: TypeAlias = Annotated[bool, typer.Option("--label-only", help="Use nothing of an answer but its top label.")]
+Weights: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--weights",
+        help="Also compare a file's weights with the owner's. Done anyway where the record judges integrity.",
+    ),
+]
 Allow: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(

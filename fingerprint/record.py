@@ -266,7 +266,7 @@ class Payload:
     manifest's trials gives to each probe, and the log probability of the target less that of the best other class.
     With D control sets: control_probes (D, N, H, W, C) uint8 in the families of the true probes, control_targets (D, N)
     int64. With ancestors and kin: ancestor_labels (A, N), kin_labels (J, N) int64, the common label of each on each
-    probe, -1 = none.
+    probe, -1 = none. weight_sketch (B,) uint8: the summary of the owner's weights, as bytes of `runtimes.sketch`.
     """
 
     probes: Images
@@ -286,6 +286,7 @@ class Payload:
     control_targets: NDArray[np.int64] | None = None
     ancestor_labels: NDArray[np.int64] | None = None
     kin_labels: NDArray[np.int64] | None = None
+    weight_sketch: NDArray[np.uint8] | None = None
 
     def to_bytes(self) -> bytes:
         """Safetensors bytes; the same tensors give the same bytes."""
@@ -374,6 +375,7 @@ class Payload:
         for name in ("ancestor_labels", "kin_labels"):
             labels: NDArray[np.int64] | None = getattr(self, name)
             wanted[name] = (np.int64, (0 if labels is None else len(labels), count))
+        wanted["weight_sketch"] = (np.uint8, (0 if self.weight_sketch is None else self.weight_sketch.size,))
         for name, (dtype, shape) in wanted.items():
             value: NDArray[np.generic] | None = getattr(self, name)
             if value is not None and (value.dtype != dtype or value.shape != shape):

@@ -135,6 +135,7 @@ class _Creation(Choosing):
         probes = np.concatenate([m.chosen.images for m in made])
         clean = self._kept_clean()
         salts = np.frombuffer(self.derive("salts", length=32), np.uint8)
+        weights = self.owner.weight_sketch()
         return Payload(
             probes=probes,
             targets=np.concatenate([m.chosen.targets for m in made]),
@@ -148,6 +149,7 @@ class _Creation(Choosing):
             if len(clean)
             else np.zeros((0, self.owner.classes), np.float32),
             groups=groups_of([m.chosen for m in made]),
+            weight_sketch=None if weights is None else weights.to_bytes(),
         )
 
     def _kept_clean(self) -> CleanImages:
@@ -171,7 +173,7 @@ class _Creation(Choosing):
 
     def _screens(self, families: Sequence[Family], payload: Payload) -> tuple[Screen, ...]:
         screens = []
-        for net in self.nets:
+        for net in (*self.nets, *self.twins):
             labels = net.labels(payload.probes)
             one_hot: Floats = np.eye(self.owner.classes, dtype=np.float32)[labels]
             found = {}

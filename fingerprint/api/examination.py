@@ -35,7 +35,7 @@ from fingerprint.spec import FoundSpec
 if TYPE_CHECKING:
     from fingerprint.api.verify import Verifier
 
-METHOD_VERSION = 2  # of the decision; part of what makes an earlier verdict reusable
+METHOD_VERSION = 3  # of the decision; part of what makes an earlier verdict reusable
 CLEAN_USED = 1000  # clean images used to settle a suspect's input
 CLEAN_FEWEST = 8  # clean images below which a budget leaves no room to settle an input
 EXPECTED = (ModelError, WorkerError, HostError, MissingExtra, SpecError, BudgetSpent)  # results, not failures
@@ -121,6 +121,7 @@ class Examination:
                     "data": self.verifier.data_identity if not found else None,
                     "declared": self.verifier.fingerprints[index].manifest.declared_bound,
                     "allow": list(options.allow),
+                    **({"weights": True} if options.weights else {}),
                 }
             )
         ).hexdigest()
@@ -137,11 +138,22 @@ class Examination:
                         continue
                     for index in members:
                         decided[index] = self._by_settling(asker, index, len(indices) - len(decided))
+                for index, result in decided.items():
+                    decided[index] = self._weighed(index, result, session)
         except EXPECTED as error:
             fingerprints, suspect = self.verifier.fingerprints, self.suspect
             lost = [i for i in indices if i not in decided]
             decided.update({i: undecided_by(suspect, fingerprints[i], error, meter.sent) for i in lost})
         return decided
+
+    def _weighed(self, index: int, result: Result, session: object) -> Result:
+        """With what the weights say, where that was asked for or integrity is judged."""
+        fingerprint, verdict = self.verifier.fingerprints[index], result.verdict
+        if verdict is None or not (self.options.weights or verdict.integrity_evidence is not None):
+            return result
+        from fingerprint.api.weights import weighed
+
+        return weighed(result, fingerprint, session)
 
     def _groups(self, indices: list[int]) -> list[tuple[FoundSpec | None, list[int]]]:
         groups: dict[FoundSpec | None, list[int]] = {}

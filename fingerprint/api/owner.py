@@ -26,6 +26,7 @@ from fingerprint.runtimes.formats import Format, sniff, title
 from fingerprint.runtimes.interface import LoadOptions
 from fingerprint.runtimes.parts import main_file, model_sha256
 from fingerprint.runtimes.registry import runtime_for
+from fingerprint.runtimes.sketch import WeightSketch, sketch
 from fingerprint.transforms.derive import parse_how
 from fingerprint.transforms.files import EDITABLE
 from fingerprint.transforms.interface import DeriveContext, WeightTransform
@@ -79,6 +80,11 @@ class Owner:
         """Smallest and largest batch that the model takes."""
         fixed = self.model.signature.batch
         return (fixed, fixed) if fixed else self.model.loaded.batch_range
+
+    def weight_sketch(self) -> WeightSketch | None:
+        """The summary of its weights; None where the format hides them."""
+        weights = self.runtime.weights(self.path, self.format)
+        return sketch(weights, self.format) if weights else None
 
     def bind(self, spec: InputSpec) -> None:
         """Fix the input spec; learn the number of classes by asking."""

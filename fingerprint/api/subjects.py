@@ -30,6 +30,7 @@ from fingerprint.spec import FoundSpec, find_spec
 if TYPE_CHECKING:
     from fingerprint.api.verify import VerifyOptions
     from fingerprint.record import Fingerprint
+    from fingerprint.runtimes.sketch import WeightSketch
 
 
 EARLY_BYTES = 64 * MIB  # of a file that is opened before its turn: larger ones take memory beside each other
@@ -206,11 +207,18 @@ class _Counted:
         self.signature: Signature = session.signature
         self.manner = Manner()
         self.step = 1
+        self._sketch: WeightSketch | None = None
 
     def predict(self, images: Images, spec: InputSpec) -> Floats:
         """See `Answering.predict`."""
         self._meter.take(len(images))
         return self._session.predict(images, spec)
+
+    def weight_sketch(self) -> WeightSketch:
+        """The summary of its weights, made once. Raises what `SuspectSession.weight_sketch` does."""
+        if self._sketch is None:
+            self._sketch = self._session.weight_sketch()
+        return self._sketch
 
 
 Place: TypeAlias = Path | str | Subject  # a file, a URL, `module:callable`, or a subject made by the caller

@@ -42,8 +42,8 @@ class VerifyOptions:
     sequential: ask probe by probe until the answer is clear (None: where probes leave this machine).
     spec: for all suspects, before their sidecars. data: clean images to settle how a suspect wants its input.
     allow: declared compression, upper limits in the grammar of transformations. label_only: use nothing but the top
-    label. allow_code: open formats that can carry code. threads: per worker, 0 = all cores. remote: how to ask
-    endpoints.
+    label. weights: compare a file's weights with the owner's; done anyway where integrity is judged. allow_code: open
+    formats that can carry code. threads: per worker, 0 = all cores. remote: how to ask endpoints.
     """
 
     alpha: float = 0.01
@@ -54,6 +54,7 @@ class VerifyOptions:
     cover: float = 0.0
     jitter: int = 1
     label_only: bool = False
+    weights: bool = False
     allow: Sequence[str] = ()
     spec: InputSpec | None = None
     data: Path | None = None

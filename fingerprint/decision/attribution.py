@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from numpy.typing import NDArray
 from fingerprint.decision.allow import KINDS, Kind, is_compression, kind_of, steps_of
 from fingerprint.decision.integrity import Answers, Deviation, Statistic, Trials
 from fingerprint.model import Labels
+
+if TYPE_CHECKING:
+    from fingerprint.decision.weights import WeightEvidence
 
 Matrix = NDArray[np.float64]
 COMPRESSIONS, OTHERS = KINDS[:3], KINDS[3:]
@@ -37,13 +41,36 @@ class Attribution:
     """The likely transformation.
 
     kind: None = don't know. probabilities: of the kinds that the record knows, adding up to one. accuracy: share of the
-    record's own left-out copies that were named rightly, each kind counting the same. reason: why nothing is named.
+    record's own left-out copies that were named rightly by their answers, each kind counting the same. reason: why
+    nothing is named. basis: `weights` where these show more than the answers do.
     """
 
     kind: Kind | None
     probabilities: Mapping[str, float] = field(default_factory=dict)
     accuracy: float = 0.0
     reason: str = ""
+    basis: Literal["answers", "weights"] = "answers"
+
+
+def by_weights(found: Attribution | None, weights: WeightEvidence) -> Attribution | None:
+    """What the answers say, or what the weights show: compression leaves marks, and what it does not explain is no
+    compression. Weights that do not resemble the owner's say nothing here: the answers stand.
+    """
+    accuracy = found.accuracy if found else 0.0
+    if weights.relation in ("identical", "renamed", "reordered", "re-encoded"):
+        return Attribution("re-encoded", {"re-encoded": 1.0}, accuracy, basis="weights")
+    if weights.relation == "compressed":
+        kind: Kind = "pruned" if weights.pruned else "quantized"
+        return Attribution(kind, {kind: 1.0}, accuracy, basis="weights")
+    if weights.relation not in ("changed", "changed in part") or found is None:
+        return found
+    rest = {kind: found.probabilities.get(kind, 0.0) for kind in OTHERS if kind in found.probabilities}
+    total = sum(rest.values())
+    shown: dict[str, float] = {kind: round(p / total, 4) for kind, p in rest.items()} if total > 0.0 else {}
+    best = max(OTHERS, key=lambda kind: shown.get(kind, 0.0))
+    if shown.get(best, 0.0) < LIKELY:
+        return Attribution(None, shown, accuracy, "Its weights were changed; how can't be told.", "weights")
+    return Attribution(best, shown, accuracy, basis="weights")
 
 
 class Attributor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 if TYPE_CHECKING:
     from fingerprint.decision.attribution import Attribution
     from fingerprint.decision.integrity import IntegrityEvidence
+    from fingerprint.decision.weights import WeightEvidence
 
 Lineage = Literal["derived", "unrelated", "inconclusive"]
 Integrity = Literal["intact", "altered", "unknown"]
@@ -83,7 +84,8 @@ class Verdict:
     error: bound on the probability of `derived` for an unrelated model, as used. p_value: between-model, before any
     correction. corrected_p: total (between models and within the fingerprint), valid for multiple testing. score:
     higher = more related, comparable within one fingerprint only. match_rate: share of probes with the owner's label.
-    integrity_evidence, attribution: of a derived suspect, where the record has what it takes.
+    integrity_evidence, attribution: of a derived suspect, where the record has what it takes. weights: what its weights
+    share with the owner's, where both files were open; lineage never rests on it.
     """
 
     lineage: Lineage
@@ -105,6 +107,7 @@ class Verdict:
     attribution: Attribution | None = None
     controls: ControlsUsed | None = None
     kinship: Kinship | None = None
+    weights: WeightEvidence | None = None
     explanation: str = field(default="", compare=False)
 
     def __bool__(self) -> NoReturn:
@@ -125,7 +128,7 @@ def explain(verdict: Verdict) -> str:
     )
     if verdict.calibration is None:
         nothing = "Nothing calibrates this fingerprint, so the result can't be better than inconclusive."
-        return f"{asked} {nothing} {verdict.reason}".strip()
+        return " ".join(part for part in (asked, nothing, verdict.reason, _weights(verdict)) if part)
     used, error = verdict.calibration, f"{verdict.error:g}"
     how = {
         "conformal": f"conformal calibration: the rank among {used.n} unrelated reference models",
@@ -139,7 +142,7 @@ def explain(verdict: Verdict) -> str:
         "unrelated": f"It answers like an unrelated model; tested at error {error}, by {how}",
         "inconclusive": f"It can't be told apart at error {error}, by {how}",
     }[verdict.lineage]
-    parts = [asked, f"{found}.", verdict.reason, _integrity(verdict), _attribution(verdict)]
+    parts = [asked, f"{found}.", verdict.reason, _integrity(verdict), _attribution(verdict), _weights(verdict)]
     return " ".join(part for part in parts if part)
 
 
@@ -167,6 +170,14 @@ def _attribution(verdict: Verdict) -> str:
     if found.kind is None:
         return f"How it was made can't be told: {found.reason}"
     return f"It was probably {found.kind} (probability {found.probabilities[found.kind]:.2f})."
+
+
+def _weights(verdict: Verdict) -> str:
+    if verdict.weights is None:
+        return ""
+    from fingerprint.decision.weights import explained
+
+    return explained(verdict.weights)
 
 
 def undecided(alpha: float, queries: int, reason: str) -> Verdict:

@@ -31,6 +31,7 @@ from fingerprint.runtimes.devices import CPU, on_device
 
 if TYPE_CHECKING:
     from fingerprint.model import Floats, Images, InputSpec, Signature
+    from fingerprint.runtimes.sketch import WeightSketch
 
 
 class SuspectSession:
@@ -156,6 +157,23 @@ class SuspectSession:
             if found is not None and not (isinstance(found, str) and len(found) == 64):
                 raise ProtocolError("no digest")
             return found
+
+    def weight_sketch(self) -> WeightSketch:
+        """The summary of its weights (`runtimes.sketch`), computed in the worker.
+
+        Raises:
+            UnreadableModel, WorkerCrashed, WorkerTimedOut.
+        """
+        from fingerprint.runtimes.sketch import MOST_BYTES, WeightSketch
+
+        deadline = Deadline(self._limits.load_s)
+        with self._failing(deadline, "weights"):
+            protocol.send(self._socket, {"op": "sketch"}, deadline=deadline)
+            size = self._reply(deadline).get("bytes")
+            if type(size) is not int or not 0 < size <= min(MOST_BYTES, self._limits.message_bytes):
+                raise ProtocolError("no summary of its weights")
+            data = protocol.exactly(self._socket, size, deadline)
+        return WeightSketch.from_bytes(data)
 
     def close(self) -> None:
         """End the process."""

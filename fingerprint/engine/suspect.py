@@ -125,7 +125,11 @@ class _Suspect:
         self._answer(lambda: self._load(held))
         if self._request.get("ahead") and self._loaded is not None:
             self._warm_up(self._loaded)
-        handlers: dict[str, Callable[[Header], None]] = {"predict": self._predict, "weights": self._weights}
+        handlers: dict[str, Callable[[Header], None]] = {
+            "predict": self._predict,
+            "weights": self._weights,
+            "sketch": self._sketch,
+        }
         while True:
             header = protocol.receive(self._session, DEFAULT.message_header_bytes)
             handler = handlers[cast(str, header["op"])]
@@ -176,6 +180,13 @@ class _Suspect:
         from fingerprint.runtimes.digest import weights_sha256
 
         self._send({"sha256": weights_sha256(self._runtime.weights(self._path, self._format))})
+
+    def _sketch(self, header: Header) -> None:
+        del header
+        from fingerprint.runtimes.sketch import sketch
+
+        data = sketch(self._runtime.weights(self._path, self._format), self._format).to_bytes()
+        self._send({"bytes": len(data)}, data.data.cast("B"))
 
     def _answer(self, work: Callable[[], None]) -> None:
         """Do one request; what it raises is its answer."""

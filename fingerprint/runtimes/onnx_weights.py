@@ -1,5 +1,5 @@
-"""Floating-point constants of an ONNX file, read from the wire format: without the `onnx` package, which takes longer
-to import than most models to open.
+"""Floating-point and 8-bit constants of an ONNX file, read from the wire format: without the `onnx` package, which
+takes longer to import than most models to open.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fingerprint.runtimes.protobuf import Field, message, varints
 _MODEL_GRAPH, _GRAPH_NODE, _GRAPH_INITIALIZER = 7, 1, 5
 _NODE_OUTPUT, _NODE_ATTRIBUTE, _ATTRIBUTE_TENSOR = 2, 5, 5
 _DIMS, _KIND, _FLOATS, _INTEGERS, _NAME, _RAW, _DOUBLES, _LOCATION = 1, 2, 4, 5, 8, 9, 10, 14  # of TensorProto
-_KINDS = {1: "<f4", 10: "<f2", 11: "<f8"}
+_KINDS = {1: "<f4", 2: "u1", 3: "i1", 10: "<f2", 11: "<f8"}
 
 
 def read(path: Path) -> dict[str, NDArray[np.generic]]:
@@ -58,7 +58,7 @@ def _read_node(node: memoryview, found: dict[str, NDArray[np.generic]]) -> None:
 
 
 def _add(tensor: memoryview, name: str, found: dict[str, NDArray[np.generic]]) -> None:
-    """Add one tensor, if it holds floating-point numbers in the file itself."""
+    """Add one tensor, if it holds floating-point or 8-bit numbers in the file itself."""
     fields: dict[int, list[Field]] = {}
     for number, value in message(tensor):
         fields.setdefault(number, []).append(value)
@@ -80,6 +80,8 @@ def _values(fields: dict[int, list[Field]], kind: str) -> NDArray[np.generic]:
         return np.frombuffer(raw if isinstance(raw, memoryview) else b"", kind)
     if kind == "<f2":  # half floats are stored as integers
         return np.array(_sizes(fields.get(_INTEGERS, [])), np.uint16).view(np.float16)
+    if kind in ("u1", "i1"):  # stored as integers of any width; negative ones as 64-bit complements
+        return np.array([n & 0xFF for n in _sizes(fields.get(_INTEGERS, []))], np.uint8).view(kind)
     parts = fields.get(_FLOATS if kind == "<f4" else _DOUBLES, [])
     return np.frombuffer(b"".join(bytes(p) for p in parts if isinstance(p, memoryview)), kind)
 
