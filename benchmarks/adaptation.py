@@ -1,12 +1,14 @@
 """How well the input and the labels of a suspect are settled on clean images, where its file does not say them.
 
-    python benchmarks/adaptation.py --data DIR [--out .bench] [--images 1000] [--seed 0]
+    python benchmarks/adaptation.py --data DIR [--out .bench] [--images 1000] [--seed 0] [--only MODEL]
 
 From real CIFAR-10 models, ONNX files are made that want their input in another layout, channel order, normalization,
 dtype or size, and answer with offset, permuted or fewer labels. Each is settled as `verify` does it: on clean images
-only. Counted are: settled right (the truth comes first), tried (the truth is one of several settings that explain the
-images equally well: all are tried, and the error is corrected for it), partial (the labels of some classes are left
-open, the rest is right; those classes are not compared), unsure (nothing is said), and wrong.
+only. Counted are: right (the truth, alone), first (the truth comes first, and others that explain the images as well
+are tried too, the error being corrected for it), tried (the truth is one of those others), partial (the labels of some
+classes are left open, the rest is right; those classes are not compared), unsure (nothing is said), and wrong.
+
+What is known of a variant is kept in adaptation.jsonl: a run that was ended goes on where it was.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import random
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +27,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import fingerprint
-from fingerprint.data import load_images
+from fingerprint.data import CleanImages, load_images
 from fingerprint.engine.adapt import Adapter
 from fingerprint.engine.labels import LabelMap
 from fingerprint.engine.local import open_local
@@ -34,6 +38,7 @@ from fingerprint.spec import load_spec, sidecar_path
 MODELS = ("akamaster_resnet20.onnx", "atreides_plainnet20.onnx")
 CLASSES = 10
 PERMUTATION = (3, 7, 0, 9, 4, 1, 8, 2, 6, 5)  # common class c is output PERMUTATION[c]
+OUTCOMES = ("right", "first", "tried", "partial", "unsure", "wrong")
 KEPT = 6  # classes of the reduced label space
 TYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8, "int8": TensorProto.INT8}
 
@@ -167,12 +172,12 @@ def _tables_agree(spec: InputSpec, truth: InputSpec, signature: Signature) -> bo
 
 
 def outcome(settled: Settled, variant: Variant, signature: Signature) -> str:
-    """right, tried, partial, unsure or wrong."""
+    """One of OUTCOMES."""
     if not settled.settings:
         return "unsure"
     found = [truth_of(s, variant, signature) for s in settled.settings]
     if found[0] == "right":
-        return "right"
+        return "right" if len(found) == 1 else "first"
     return "tried" if "right" in found else "partial" if "partial" in found else "wrong"
 
 
@@ -183,37 +188,55 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(".bench"))
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=MODELS)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     clean = load_images(arguments.data / "cifar10/test.zip", (32, 32, 3), CLASSES).take(
         arguments.images, arguments.seed
     )
+    kept = arguments.out / "adaptation.jsonl"
+    asked = {"version": fingerprint.__version__, "images": arguments.images, "seed": arguments.seed}
+    lines = kept.read_text().splitlines() if kept.exists() else []
+    rows = [row for row in map(json.loads, lines) if asked.items() <= row.items()]
+    known = {(row["model"], *(row[name] for name in Variant.__dataclass_fields__)) for row in rows}
+    todo = list(itertools.product(MODELS, variants()))
+    random.Random(0).shuffle(todo)  # so that what is known early is a fair sample
+    for name, variant in todo:
+        if arguments.only in (None, name) and (name, *vars(variant).values()) not in known:
+            rows.append(asked | examine(arguments.data / "cifar10" / name, variant, clean, arguments.out))
+            with kept.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+    show(rows)
+    (arguments.out / "adaptation.json").write_text(json.dumps(asked | {"rows": rows}, indent=1))
+
+
+def examine(source: Path, variant: Variant, clean: CleanImages, folder: Path) -> dict[str, object]:
+    """Make a variant of a model, settle it, and compare with the truth."""
+    spec = load_spec(sidecar_path(source))
+    like = replace(spec, mean=(0.5,) * 3, std=(0.5,) * 3)  # an owner that wants something else again
+    path = folder / f"variant-{source.stem}.onnx"
+    rewrap(source, spec, variant, path)
+    model = open_local(path)
+    settled = settle(model.predict, candidates(model.signature, like), clean, CLASSES)
+    found = {"outcome": outcome(settled, variant, model.signature), "kept": len(settled.settings)}
+    row = {"model": source.name, **vars(variant), **found}
+    return {**row, "accuracy": settled.accuracy, "queries": settled.queries}
+
+
+def show(rows: Sequence[Mapping[str, object]]) -> None:
+    """The table: all, and by each property of the variants."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    rows = []
-    for name in MODELS:
-        source = arguments.data / "cifar10" / name
-        spec = load_spec(sidecar_path(source))
-        like = replace(spec, mean=(0.5,) * 3, std=(0.5,) * 3)  # an owner that wants something else again
-        for variant in variants():
-            path = arguments.out / "variant.onnx"
-            rewrap(source, spec, variant, path)
-            model = open_local(path)
-            settled = settle(model.predict, candidates(model.signature, like), clean, CLASSES)
-            found = outcome(settled, variant, model.signature)
-            row = {"model": name, **variant.__dict__, "outcome": found, "kept": len(settled.settings)}
-            rows.append({**row, "accuracy": settled.accuracy, "queries": settled.queries})
-            for key in ("all", f"labels {variant.labels}", f"{variant.dtype} input", f"size {variant.size}"):
-                counts[key][found] += 1
-            for key in (variant.layout, variant.channels, *_normalization_name(variant)):
-                counts[key][found] += 1
-        print(name, dict(counts["all"]), flush=True)
-    print("\n| variants | n | right | tried with others | partial | unsure | wrong |\n|---|---|---|---|---|---|---|")
+    for row in rows:
+        variant, found = Variant(**{name: row[name] for name in Variant.__dataclass_fields__}), str(row["outcome"])  # type: ignore[arg-type]
+        for key in ("all", str(row["model"]), f"labels {variant.labels}", f"{variant.dtype} input"):
+            counts[key][found] += 1
+        for key in (f"size {variant.size}", variant.layout, variant.channels, *_normalization_name(variant)):
+            counts[key][found] += 1
+    print("| variants | n | right, alone | first of equals | among equals | partial | unsure | wrong |")
+    print("|---|---|---|---|---|---|---|---|")
     for key, counted in counts.items():
-        cells = [counted[k] for k in ("right", "tried", "partial", "unsure", "wrong")]
+        cells = [counted[k] for k in OUTCOMES]
         print(f"| {key} | {sum(cells)} | " + " | ".join(map(str, cells)) + " |")
-    (arguments.out / "adaptation.json").write_text(
-        json.dumps({"version": fingerprint.__version__, "images": arguments.images, "rows": rows}, indent=1)
-    )
 
 
 def _normalization_name(variant: Variant) -> tuple[str, ...]:

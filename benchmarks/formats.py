@@ -43,7 +43,8 @@ from fingerprint.transforms.derive import derive
 from fingerprint.transforms.interface import DeriveContext
 
 ALPHA = 0.01
-BATCHES = (1, 4, 8, 16, 32, 64, 100)
+BATCHES = (1, 4, 8, 16, 25, 32, 50, 64, 100)
+WARM = 6  # calls after which the engine has found its batch
 FORMATS = {  # row: how it is made from the owner's .pt2, and the file's suffix
     "torch.export .pt2": ("compile:pt2", ".again.pt2"),
     "AOTInductor .pt2": ("compile:aotinductor", ".aoti.pt2"),
@@ -147,7 +148,8 @@ def measure(path: Path, images_file: Path, runs: int) -> None:
     images = np.load(images_file)
     model, spec = open_local(path), load_spec(sidecar_path(path))
     prepared = Adapter(spec, model.signature)(images)
-    model.predict(images, spec)
+    for _ in range(WARM):
+        model.predict(images, spec)
     low, high = model.loaded.batch_range
     fixed = model.signature.batch
     sizes = (fixed,) if fixed else tuple(b for b in BATCHES if low <= b <= (high or b)) or (low,)
@@ -155,7 +157,7 @@ def measure(path: Path, images_file: Path, runs: int) -> None:
     def bare(batch: int) -> None:
         for start in range(0, len(prepared), batch):
             part = prepared[start : start + batch]
-            model.loaded.predict(part if len(part) == batch else prepared[-batch:])
+            model.loaded.predict(part if len(part) == batch or not (fixed or len(part) < low) else prepared[-batch:])
 
     best = min(sizes, key=lambda b: min(seconds(partial(bare, b)) for _ in range(2)))
     pairs = [(seconds(lambda: model.predict(images, spec)), seconds(partial(bare, best))) for _ in range(runs)]

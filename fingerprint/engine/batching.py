@@ -30,7 +30,7 @@ _MOST_GROWTH = 1 * GIB  # memory that larger batches may take beyond the first o
 _GAIN = 1.02  # a larger batch is better if it is faster per input by this factor
 _LOSS = 0.95  # the search goes on while a doubled batch is not slower per input than this share of the best,
 _AGAIN = 0.8  # and times it again, once, above this share: the first batch of a size pays for its memory
-_WORTH_S = 0.15  # seconds of work below which no other batch is set up for a file that was converted for one
+_WORTH_S = 0.15  # seconds of work below which no other batch is set up for a file that was converted for one, all told
 _DISTINCT = 8  # different inputs after which equal answers are called constant
 
 
@@ -48,10 +48,27 @@ class _Search:
     settled: bool = False
     again: bool = False  # this size was timed once and looked slow
     memory: int = 0  # resident bytes after the first batch
+    rests: dict[int, int] = field(default_factory=dict)  # sizes between the best and the next one: how often tried
+    own_s: float = 0.0  # seconds spent in batches of the size that the file was converted for
+
+    def tries_whole(self, remaining: int) -> bool:
+        """Whether a call that holds too little for the size to be tried next should be tried in one batch.
+
+        Twice: the first batch of a size pays for its memory.
+        """
+        between = not self.settled and self.best < remaining < self.size
+        return between and self.best > 0 and self.rests.get(remaining, 0) < 2
 
     def record(self, count: int, seconds: float) -> None:
-        """Learn from one batch. Batches of another size than asked for (the last one) say nothing."""
-        if self.settled or count != self.size:
+        """Learn from one batch. Smaller batches than the best so far (the last one of a call) say nothing."""
+        if self.settled:
+            return
+        if count != self.size:
+            if self.tries_whole(count):
+                self.rests[count] = self.rests.get(count, 0) + 1
+                rate = count / max(seconds, 1e-9)
+                if rate > self.best_rate * _GAIN:
+                    self.best, self.best_rate = count, rate
             return
         if self.cold:
             self.cold, self.memory = False, resident_bytes()
@@ -133,8 +150,8 @@ def answer(loaded: LoadedModel, adapter: Adapter, images: Images, tuner: BatchTu
     search = (tuner or BatchTuner()).search(loaded, adapter.input_bytes)
     if search.fixed and loaded.concurrent > 1 and len(images) > search.size:
         return check_answers(_several_at_a_time(loaded, adapter, search, images), images)
-    if loaded.own_batch is not None and not search.settled:
-        whole = _at_own_size(loaded, adapter, images, loaded.own_batch)
+    if loaded.own_batch is not None and not search.settled and search.own_s < _WORTH_S:
+        whole = _at_own_size(loaded, adapter, images, loaded.own_batch, search)
         if whole is not None:
             return check_answers(whole, images)
     asked = _Asker(loaded, adapter, search)
@@ -157,10 +174,14 @@ def answer(loaded: LoadedModel, adapter: Adapter, images: Images, tuner: BatchTu
     return check_answers(np.empty((0, 0), np.float32) if outputs is None else outputs, images)
 
 
-def _at_own_size(loaded: LoadedModel, adapter: Adapter, images: Images, own: int) -> Floats | None:
-    """All answers in the batch that the file was converted for, if setting up another would not pay; else None."""
+def _at_own_size(loaded: LoadedModel, adapter: Adapter, images: Images, own: int, search: _Search) -> Floats | None:
+    """All answers in the batch that the file was converted for, if setting up another would not pay; else None.
+
+    What was spent so is added up: a file that is asked again and again is worth the search.
+    """
     if len(images) <= 2 * own:
         return None
+    begun = time.perf_counter()
     cold = _in_pieces(loaded, adapter, images[:own], own)
     started = time.perf_counter()
     warm = _in_pieces(loaded, adapter, images[own : 2 * own], own)
@@ -170,6 +191,7 @@ def _at_own_size(loaded: LoadedModel, adapter: Adapter, images: Images, own: int
     parts = [cold, warm, _in_pieces(loaded, adapter, images[2 * own :], own)]
     if len({part.shape[1] for part in parts}) != 1:
         raise DegenerateModel("its answers change width")
+    search.own_s += time.perf_counter() - begun
     return np.concatenate(parts)
 
 
@@ -233,6 +255,8 @@ def _next_size(search: _Search, remaining: int) -> int:
     """Inputs in the next batch: while searching, a size that can be timed; else equal parts, so that shapes repeat."""
     if not search.settled and search.size <= remaining:
         return search.size
+    if search.tries_whole(remaining):
+        return remaining
     parts = max(1, round(remaining / (search.best or search.size)), math.ceil(remaining / search.most))
     return math.ceil(remaining / parts)
 

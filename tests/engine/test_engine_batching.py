@@ -95,6 +95,21 @@ def test_the_first_batch_does_not_count() -> None:
     assert search.best == 0
 
 
+def test_a_call_between_two_sizes_is_tried_whole() -> None:
+    """100 inputs hold 64 and not 128: all at once is tried twice, and kept if it is faster."""
+    for rate, kept in ((float, 100), (lambda size: float(size) if size <= 64 else 62.0, 64)):
+        search, asked = _Search(size=32, most=1000), []
+        for _ in range(6):
+            left = 100
+            while left:
+                asked.append(batching._next_size(search, left))
+                search.record(asked[-1], asked[-1] / rate(asked[-1]))
+                left -= asked[-1]
+        assert not search.settled and search.best == kept
+        assert asked.count(100) == (2 if kept == 64 else 4)
+        assert asked[-1] == (50 if kept == 64 else 100)
+
+
 def test_memory_growth_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = iter((0, 10, 2**30))
     monkeypatch.setattr(batching, "resident_bytes", lambda: next(sizes))
@@ -269,7 +284,9 @@ def test_onnx_files_of_a_fixed_batch_answer_so(tmp_path: Path) -> None:
 def test_little_work_is_done_in_the_file_s_own_batch(count: int, own: int) -> None:
     model = Fake()
     model.own_batch = own
-    found = ask(model, count)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batching, "_WORTH_S", 1e6)  # however busy the machine is
+        found = ask(model, count)
     flat = images(count).reshape(count, -1) / np.float32(255)
     np.testing.assert_allclose(found, np.stack([flat.sum(axis=1), flat.max(axis=1)], axis=1), rtol=1e-5)
     if count > 2 * own:
@@ -280,4 +297,18 @@ def test_much_work_is_worth_another_batch() -> None:
     model = Fake(cost=lambda size: 5e-3)
     model.own_batch = 1
     assert len(ask(model, 100)) == 100
+    assert max(model.sizes) > 1
+
+
+def test_what_is_asked_again_and_again_is_worth_another_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little work each time, and much all told: the own size is left for a better one."""
+    monkeypatch.setattr(batching, "_WORTH_S", 1e6)
+    model, tuner = Fake(), BatchTuner()
+    model.own_batch = 1
+    ask(model, 60, tuner)
+    assert set(model.sizes) == {1}
+    (search,) = tuner._searches.values()
+    assert search.own_s > 0
+    search.own_s, model.sizes[:] = 2e6, []
+    ask(model, 60, tuner)
     assert max(model.sizes) > 1
