@@ -44,8 +44,8 @@ class SuspectSession:
         pid: its process.
         isolation: names of the sandbox layers that the worker says hold.
         batch: the batch size that the worker found best, None while it is looking.
-    """
         device: what it computes on.
+    """
 
     signature: Signature
 
@@ -67,8 +67,8 @@ class SuspectSession:
         self.runtime = server.runtime
         self.isolation: tuple[str, ...] = ()
         self.batch: int | None = None
-
         self.device = CPU
+
     @cached_property
     def runtime_version(self) -> str:
         """Version of the package that executes it, and on which device if that is not the CPU."""
@@ -85,8 +85,8 @@ class SuspectSession:
             reply = self._reply(deadline)
             self.signature = checked_signature(reply.get("signature"))
             held = reply.get("held")
-            self.isolation = tuple(str(name) for name in held) if isinstance(held, list) else ()
             self.device = checked_device(reply.get("device"))
+            self.isolation = tuple(str(name) for name in held) if isinstance(held, list) else ()
 
     def predict(self, images: Images, spec: InputSpec) -> Floats:
         """Its answers to canonical 8-bit images.

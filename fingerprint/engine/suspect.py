@@ -143,10 +143,6 @@ class _Suspect:
             warm_up(loaded, self._tuner, lambda: bool(select.select([self._session], [], [], 0)[0]))
 
     def _load(self, held: tuple[str, ...]) -> None:
-        if self._request["code"] and not holds_code(held):
-            raise UnsupportedModel(
-                f"it can carry code, which this system can't contain (it offers only {', '.join(held)})",
-                remedy="Use a Linux with Landlock and seccomp; pass --allow-code only if you trust where it is from.",
         if self._problem is not None:
             raise self._problem
         if self._request["code"] and self.device != CPU:
@@ -154,6 +150,10 @@ class _Suspect:
                 "it can carry code, which is not contained beside a GPU: its driver is within reach",
                 remedy="Compute on the CPU; pass --allow-code only if you trust where it is from.",
             )
+        if self._request["code"] and not holds_code(held):
+            raise UnsupportedModel(
+                f"it can carry code, which this system can't contain (it offers only {', '.join(held)})",
+                remedy="Use a Linux with Landlock and seccomp; pass --allow-code only if you trust where it is from.",
             )
         factory = cast("str | None", self._request["factory"])
         if factory is not None:
