@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fingerprint.engine.executors.interface import Codec, Executor, Work
 from fingerprint.engine.executors.local import LocalExecutor
 from fingerprint.engine.executors.shard import ShardExecutor, share_of
-from fingerprint.errors import UsageError
+from fingerprint.errors import FingerprintError, UsageError
 
 
 @dataclass
@@ -162,6 +162,43 @@ def test_an_error_ends_it() -> None:
 
 
 # -- Ray -------------------------------------------------------------------------------------------------------------
+
+
+class _SlowRay:
+    """Ray on a machine that is too busy to start it the first times."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures, self.asked, self.ended = failures, list[dict[str, object]](), 0
+
+    def init(self, **asked: object) -> None:
+        self.asked.append(asked)
+        if len(self.asked) <= self.failures:
+            raise Exception("The current node timed out during startup.")
+
+    def shutdown(self) -> None:
+        self.ended += 1
+
+
+def test_ray_is_started_again_where_the_machine_was_too_busy() -> None:
+    from fingerprint.engine.executors.ray import _STARTS, _start
+
+    slow = _SlowRay(failures=_STARTS - 1)
+    _start(slow, None, 2)
+    assert (len(slow.asked), slow.ended) == (_STARTS, _STARTS - 1)
+    assert slow.asked[0]["num_cpus"] == 3
+    slow = _SlowRay(failures=_STARTS)
+    with pytest.raises(FingerprintError, match="does not start here") as caught:
+        _start(slow, None, 2)
+    assert "session_latest" in caught.value.remedy
+
+
+def test_a_cluster_that_is_not_there_is_asked_once() -> None:
+    from fingerprint.engine.executors.ray import _start
+
+    slow = _SlowRay(failures=9)
+    with pytest.raises(FingerprintError, match=r"10\.0\.0\.1:6379"):
+        _start(slow, "10.0.0.1:6379", 2)
+    assert len(slow.asked) == 1 and "num_cpus" not in slow.asked[0]
 
 
 @pytest.mark.slow

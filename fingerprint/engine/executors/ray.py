@@ -25,6 +25,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 _ROWS = 1000  # of the manifest that are written at a time
 _MOST_BLOCKS = 10_000  # that Ray plans at a time
+_STARTS = 3  # tries to start Ray on this machine
 _BATCH = 16  # tasks that an actor takes at a time: what a kill may cost
 
 
@@ -187,14 +188,7 @@ def _cluster(address: str | None, workers: int) -> Iterator[Any]:
     ray = _modules()
     started = not ray.is_initialized()
     if started:
-        here: dict[str, Any] = {"num_cpus": workers + 1, "include_dashboard": False} if address is None else {}
-        try:
-            ray.init(address=address, logging_level="ERROR", log_to_driver=False, **here)
-        except Exception as error:  # Ray raises plain ones, such as for a start that took too long
-            raise FingerprintError(
-                f"Ray can't be reached at {address}: {error}",
-                remedy="Start it with `ray start`, or leave the address out.",
-            ) from error
+        _start(ray, address, workers)
     try:
         yield ray
     finally:
@@ -203,11 +197,36 @@ def _cluster(address: str | None, workers: int) -> Iterator[Any]:
                 ray.shutdown()
 
 
+def _start(ray: Any, address: str | None, workers: int) -> None:  # noqa: ANN401
+    """Connect, or start Ray on this machine.
+
+    A node gives its agent 15 seconds to start, which no setting changes (ray-project/ray, issue 65983), and dies
+    without it: what a busy machine fails at once, it may well do the next time, when all files are in memory.
+    """
+    here: dict[str, Any] = {"num_cpus": workers + 1, "include_dashboard": False} if address is None else {}
+    for left in reversed(range(_STARTS if address is None else 1)):
+        try:
+            ray.init(address=address, logging_level="ERROR", log_to_driver=False, **here)
+            return
+        except Exception as error:  # Ray raises plain ones, such as for a start that took too long
+            with suppress(Exception):
+                ray.shutdown()
+            if left:
+                continue
+            raise FingerprintError(
+                f"Ray can't be reached at {address}: {error}" if address else f"Ray does not start here: {error}",
+                remedy="Is it running, and this its address?"
+                if address
+                else "Its logs are in /tmp/ray/session_latest/logs. On a busy machine its agent may need too long: try "
+                "again when there is less to do, or start a cluster with `ray start --head` and give --ray-address.",
+            ) from error
+
+
 def _modules() -> Any:  # noqa: ANN401
     """Ray with Ray Data, which sends nothing home. Raises MissingExtra."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine takes its time
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "60")  # a busy machine takes its time
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import pyarrow  # noqa: F401
