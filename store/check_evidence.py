@@ -24,9 +24,12 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
+try:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
+except ImportError:
+    sys.exit("check_evidence.py needs the package `cryptography`: python -m pip install cryptography")
 
 LIMIT = 1 << 30  # bytes of a file in the pack
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -296,6 +299,7 @@ class Check:
         self.pack, self.keys = pack, keys
         self.lines, self.failed = [], 0
         self.manifests, self.parts, self.reveals, self.signers = {}, [], [], set()
+        self.lineages = {}
 
     def say(self, text):
         """Something that agrees."""
@@ -460,67 +464,196 @@ class Check:
                 raise Wrong("%s: the count of matches of %s contradicts the answers" % (name, family["name"]))
 
     def statistic(self, row, manifest, run, name):
-        """The p-value of every family, the total, and what follows for `derived`."""
-        verdict = row["verdict"]
-        used, families = verdict["calibration"], {f["name"]: f for f in manifest["families"]}
+        """The p-value of every family, the total, and what follows for the lineage."""
+        verdict, adaptation = row["verdict"], row.get("adaptation") or {}
+        used, alpha = verdict["calibration"], run["parameters"].get("alpha")
         if used is None or not verdict["families"]:
             if verdict["lineage"] != "inconclusive":
                 raise Wrong("%s: nothing calibrates it, and the verdict is not inconclusive" % name)
             self.say("%s: inconclusive, for nothing calibrates it" % name)
             return
-        if verdict.get("evidence"):
-            self.note("%s: asked step by step, which is not recomputed here" % name)
+        skipped = not_recomputed(row, manifest, alpha)
+        if skipped:
+            self.note("%s: %s" % (name, skipped))
             return
-        if verdict["total_p"] is None:
+        settings = adaptation.get("equally_good", 1)
+        stricter = max([verdict[kind]["p_value"] for kind in ("controls", "kinship") if verdict.get(kind)] or [0.0])
+        if stricter:
+            self.note("%s: p of control sets and ancestors as stated; their answers are not in this pack" % name)
+        if used["kind"] == "controls":
+            self.ranked(verdict, alpha, name)
             return
-        totals = [self.family_total(f, families[f["name"]], manifest, used, name) for f in verdict["families"]]
-        exact = used["kind"] != "fitted"
-        total, stated = min(totals), verdict["total_p"]
-        settings = (row.get("adaptation") or {}).get("equally_good", 1)
-        if not close(min(1.0, total * settings), stated, exact):
-            self.note("%s: total p %.3g here, %.3g stated" % (name, total * settings, stated))
-        alpha = run["parameters"].get("alpha")
-        clear = exact or not 1 - 2 * SLACK < stated / alpha < 1 + 2 * SLACK
-        near = [f["matches"] >= least(manifest, used["kind"], f["name"]) * f["queries"] for f in verdict["families"]]
-        derived, small = verdict["lineage"] == "derived", isinstance(alpha, (int, float)) and total * settings <= alpha
-        whole = all(f["correlation"] is None for f in verdict["families"])  # else soft outputs may have decided
-        if clear and ((derived and not (small and (any(near) or not whole))) or (small and all(near) and not derived)):
-            raise Wrong("%s: said %s, and p is %.3g at alpha %g" % (name, verdict["lineage"], total * settings, alpha))
-        self.say("%s: %s; p = %.3g recomputed, %.3g stated" % (name, verdict["lineage"], total * settings, stated))
+        what = (row["fingerprint"]["id"], used["kind"], used["n"], alpha / settings, bool(adaptation.get("label_only")))
+        lineage = self.lineages.get(what) or self.lineages.setdefault(what, Lineage(manifest, *what[1:]))
+        total, stated = lineage.total(verdict["families"], name), verdict["total_p"]
+        possible = [min(1.0, p * settings) for p in (total, max(total, stricter))]
+        if not any(close(p, stated, lineage.exact) for p in possible):
+            text = "%s: total p %.3g here, %.3g stated" % (name, possible[-1], stated)
+            if lineage.exact:
+                raise Wrong(text)
+            self.note(text)
+        unasked = bool(manifest.get("controls")) and not verdict.get("controls")
+        lineage.conclude(verdict, stricter <= alpha / settings and not unasked, name)
+        self.say("%s: %s; p = %.3g recomputed, %.3g stated" % (name, verdict["lineage"], possible[-1], stated))
 
-    def family_total(self, found, family, manifest, used, name):
-        """The least p-value of a family's tests over its share, both recomputed."""
-        kind, weight = used["kind"], family["weight"]
-        if found["matches"] > found["queries"] or found["queries"] > family["count"]:
+    def ranked(self, verdict, alpha, name):
+        """A verdict by control sets alone: its p-value must be a rank, and decide."""
+        used, p = verdict["controls"], verdict["controls"]["p_value"]
+        rank = p * (used["n"] + 1)
+        if not 1 <= round(rank) <= used["n"] + 1 or abs(rank - round(rank)) > 1e-6:
+            raise Wrong("%s: the p-value among control sets is no rank" % name)
+        if verdict["lineage"] != ("derived" if p <= alpha else "inconclusive"):
+            raise Wrong("%s: said %s, and p is %.3g at alpha %g" % (name, verdict["lineage"], p, alpha))
+        self.say("%s: %s; p = %.3g among %d control sets" % (name, verdict["lineage"], p, used["n"]))
+
+
+def not_recomputed(row, manifest, alpha):
+    """Why a verdict can't be recomputed from the pack, or None."""
+    verdict, labels = row["verdict"], (row.get("adaptation") or {}).get("labels")
+    if row.get("status", "decided") != "decided":
+        return "it is " + str(row["status"]) + ", and no statistic decides"
+    if verdict.get("evidence"):
+        return "asked step by step, which is not recomputed here"
+    if labels not in (None, "same", "offset") or left_out(row, manifest):
+        return "it has another label space, for which nothing is recomputed here"
+    if verdict["total_p"] is None or not isinstance(alpha, (int, float)):
+        return "it says no p-value, or the run no alpha"
+    return None
+
+
+def left_out(row, manifest):
+    """Whether it was asked probes that were not counted: those of classes that it does not have."""
+    if not row.get("answers"):
+        return False
+    counted = sum(f["queries"] for f in row["verdict"]["families"])
+    others = sum(f["count"] for f in manifest["families"] if f.get("role", "lineage") != "lineage")
+    return len(row["answers"]["probes"]) > counted + others
+
+
+class Lineage:
+    """The lineage test of one record, recomputed from its signed manifest."""
+
+    def __init__(self, manifest, kind, n, alpha, label_only):
+        self.kind, self.alpha, self.label_only = kind, alpha, label_only
+        self.exact, self.bound = kind != "fitted", manifest["declared_bound"]
+        self.families = {f["name"]: f for f in manifest["families"] if f.get("role", "lineage") == "lineage"}
+        self.references = manifest["references"]
+        if kind != "declared":
+            if len(self.references) > n:
+                self.references = [r for r in self.references if r.get("origin") != "made"]
+            if len(self.references) != n:
+                raise Wrong("calibrated by %d references, and %d are signed" % (n, len(self.references)))
+        self.working = [c for c in manifest["copies"] if c["agreement"] is None or c["agreement"] >= 0.5]
+        self._tails = {}
+
+    def label(self, name):
+        """P(an unrelated model matches >= s of a family's probes), as a function of s that remembers."""
+        if name not in self._tails:
+            tail, known = label_tail(self.kind, self.references, name, self.families[name]["count"]), {}
+            self._tails[name] = lambda s: known[s] if s in known else known.setdefault(s, tail(s))
+        return self._tails[name]
+
+    def level(self, name, matches, asked):
+        """The least level at which the label test rejects."""
+        if self.kind == "declared":
+            return binomial_tail(matches, asked, self.bound)
+        return total_of(self.label(name), self.families[name]["count"], matches, asked)
+
+    def soft(self, found):
+        """The tail of soft outputs where they are tested: all probes asked, and some value could reject."""
+        family = self.families[found["name"]]
+        if self.kind == "declared" or self.label_only or found["correlation"] is None:
+            return None
+        tail = soft_tail(self.kind, self.references, found["name"]) if found["queries"] == family["count"] else None
+        best = self.alpha * family["weight"] * SOFT_SHARE
+        return tail if tail is not None and tail(fisher(1.0)) <= best else None
+
+    def total(self, families, name):
+        """The least p-value of all tests over their shares."""
+        return min(p for found in families for p, _ in self.tests(found, name))
+
+    def tests(self, found, name):
+        """(p-value over its share of alpha, whether it is nearer to the owner's copies than to strangers) per test."""
+        family = self.families[found["name"]]
+        count, weight = family["count"], family["weight"]
+        if not 0 <= found["matches"] <= found["queries"] <= count:
             raise Wrong("%s: counts that can't be" % name)
-        if kind == "declared":
-            p = binomial_tail(found["matches"], found["queries"], manifest["declared_bound"])
-            return min(1.0, p / weight)
-        references = manifest["references"]
-        if len(references) > used["n"]:
-            references = [r for r in references if r.get("origin") != "made"]
-        if len(references) != used["n"]:
-            raise Wrong("%s: calibrated by %d references, and %d are signed" % (name, used["n"], len(references)))
-        tail = label_tail(kind, references, found["name"], family["count"])
-        whole = found["queries"] == family["count"]
-        between = tail(found["matches"] if whole else found["matches"] * family["count"] / found["queries"])
-        if found["p_value"] is not None and not close(between, found["p_value"], kind == "conformal"):
-            raise Wrong("%s: p of %s is %.3g, stated as %.3g" % (name, found["name"], between, found["p_value"]))
-        label = total_of(tail, family["count"], found["matches"], found["queries"])
-        soft = soft_tail(kind, references, found["name"]) if whole and found["correlation"] is not None else None
-        if soft is None:
-            return min(1.0, label / weight)
-        return min(1.0, label / (weight * LABEL_SHARE), soft(fisher(found["correlation"])) / (weight * SOFT_SHARE))
+        if self.kind != "declared" and found["p_value"] is not None:
+            scaled = found["matches"] * (1 if found["queries"] == count else count / found["queries"])
+            between = self.label(found["name"])(scaled)
+            if not close(between, found["p_value"], self.exact):
+                raise Wrong("%s: p of %s is %.3g, stated as %.3g" % (name, found["name"], between, found["p_value"]))
+        soft, near = self.soft(found), found["matches"] >= self.least(found["name"]) * found["queries"] > 0
+        share = weight * (1.0 if soft is None else LABEL_SHARE)
+        made = [(min(1.0, self.level(found["name"], found["matches"], found["queries"]) / share), near)]
+        if soft is not None:
+            p = soft(fisher(found["correlation"])) / (weight * SOFT_SHARE)
+            made.append((min(1.0, p), found["correlation"] >= self.least_correlation(found["name"])))
+        return made
 
+    def conclude(self, verdict, allowed, name):
+        """Whether the lineage follows. `allowed`: nothing else takes `derived` away."""
+        families, said = verdict["families"], verdict["lineage"]
+        tests = [test for found in families for test in self.tests(found, name)]
+        clear = self.exact or not any(near and 1 - 2 * SLACK < p / self.alpha < 1 + 2 * SLACK for p, near in tests)
+        follows = any(near and p <= self.alpha for p, near in tests)
+        if clear and (said == "derived") != (follows and allowed):
+            raise Wrong("%s: said %s, and p is %.3g at alpha %g" % (name, said, min(tests)[0], self.alpha))
+        if said != "unrelated":
+            return
+        power = self.power(families)
+        small = min(tests)[0] <= self.alpha * (1.0 if self.exact else 1 - 2 * SLACK)
+        if power < 0.95 or small or not self.below_copies(families):
+            raise Wrong("%s: said unrelated, and the power is %.2f, p %.3g" % (name, power, min(tests)[0]))
 
-def least(manifest, kind, name):
-    """Match rate that `derived` needs besides its p-value: half-way from the strangers to the owner's copies."""
-    count = next(f["count"] for f in manifest["families"] if f["name"] == name)
-    usual = [r["families"][name]["matches"] / count for r in manifest["references"] if name in r["families"]]
-    highest = max([manifest["declared_bound"] or 0.0] if kind == "declared" else usual, default=0.0)
-    working = [c for c in manifest["copies"] if c["agreement"] is None or c["agreement"] >= 0.5]
-    copies = sorted(c["families"][name]["matches"] / count for c in working if name in c["families"])
-    return max(highest, 0.5 * (highest + (copies[len(copies) // 2] if copies else 1.0)))
+    def least(self, name):
+        """Match rate that `derived` needs besides its p-value: half-way from the strangers to the owner's copies."""
+        count = self.families[name]["count"]
+        usual = [r["families"][name]["matches"] / count for r in self.references if name in r["families"]]
+        highest = max([self.bound or 0.0] if self.kind == "declared" else usual, default=0.0)
+        copies = sorted(c["families"][name]["matches"] / count for c in self.working if name in c["families"])
+        return max(highest, 0.5 * (highest + (copies[len(copies) // 2] if copies else 1.0)))
+
+    def least_correlation(self, name):
+        """The same for soft outputs."""
+        usual = [r["families"][name]["correlation"] for r in self.references if name in r["families"]]
+        highest = max([c for c in usual if c is not None], default=0.0)
+        copies = [c["families"][name]["correlation"] for c in self.working if name in c["families"]]
+        known = sorted(c for c in copies if c is not None)
+        return max(highest, 0.5 * (highest + known[len(known) // 2])) if known else highest
+
+    def power(self, families):
+        """The lowest chance, over the listed copies, that such a copy would be found; 0 where none is listed."""
+        chances = [0.0]
+        needed = {f["name"]: self.needed(f) for f in families}
+        for copy in self.working:
+            best = 0.0
+            for f in families:
+                if f["name"] in copy["families"] and needed[f["name"]] is not None:
+                    hits, count = copy["families"][f["name"]]["matches"], self.families[f["name"]]["count"]
+                    best = max(best, hypergeometric_tail(needed[f["name"]], count, hits, f["queries"]))
+            chances.append(best)
+        return min(chances[1:], default=0.0)
+
+    def needed(self, found):
+        """Fewest matches that the label test accepts; a simulated tail gets its slack."""
+        share = self.families[found["name"]]["weight"] * (1.0 if self.soft(found) is None else LABEL_SHARE)
+        level = self.alpha * share * (1.0 if self.exact else 1 + 2 * SLACK)
+        low, high = math.ceil(self.least(found["name"]) * found["queries"] - 1e-9), found["queries"] + 1
+        while low < high:
+            middle = (low + high) // 2
+            accepted = middle <= found["queries"] and self.level(found["name"], middle, found["queries"]) <= level
+            low, high = (low, middle) if accepted else (middle + 1, high)
+        return low if low <= found["queries"] else None
+
+    def below_copies(self, families):
+        """Whether some family's match is lower than a listed copy would give, at level alpha."""
+        for f in families:
+            hits = [c["families"][f["name"]]["matches"] for c in self.working if f["name"] in c["families"]]
+            count = self.families[f["name"]]["count"]
+            if hits and 1.0 - hypergeometric_tail(f["matches"] + 1, count, min(hits), f["queries"]) <= self.alpha:
+                return True
+        return False
 
 
 def close(mine, theirs, exact):

@@ -185,11 +185,13 @@ def work_of(name: str, world: World, home: Home) -> Callable[[Database, Callable
     return {"create": create, "verify": verify, "audit": audit, "merge": merge, "backup": backup}[name]
 
 
+MOST = 40  # operations of one victim: what it leaves is checked in full after each kill
 OPERATIONS = ("create", "verify", "audit", "merge", "backup")
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(45, marks=SLOW)])
 @pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.timeout(1800)
 def test_killed_at_random(world: World, tmp_path: Path, name: str, kills: int) -> None:
     """kill -9: afterwards the check is clean, and all that was acknowledged is there."""
     for i in range(3):
@@ -211,10 +213,10 @@ def test_killed_at_random(world: World, tmp_path: Path, name: str, kills: int) -
                 report("open")
                 if name == "backup" and not database.list():
                     database.add(world.sealed("one"))
-                for i in itertools.count():
+                for i in range(1 if name == "merge" else MOST):
                     work_of(name, world, home)(database, report, i)
-                    if name == "merge":
-                        break
+                if name != "merge":
+                    time.sleep(60)  # done before the kill came: a busy machine
 
         child = Child.start(body)
         assert os.read(child.pipe, 7) or True

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_helpers import World, equal, make_fingerprint
 
+from fingerprint.decision.controls import unasked, with_controls
+from fingerprint.decision.kinship import with_kinship
+from fingerprint.decision.lineage import LineageTest, Settings
+from fingerprint.decision.verdict import Kinship, Verdict
 from fingerprint.errors import EvidenceError, KeyFileError, StoreError, Tampered, UsageError
-from fingerprint.record import FamilyMatch, Manifest, Reference, leaf, merkle_root
+from fingerprint.record import Control, Copy, FamilyMatch, Manifest, Reference, leaf, merkle_root
 from store import check_evidence, locks, reveals
 from store.bundle import write_bundle
 from store.data_keys import LOCK, DataKeys
@@ -416,39 +421,113 @@ def manifest_of(counts: list[int], authors: list[str | None], correlations: list
     return record.manifest.model_copy(update={"references": references})
 
 
-@pytest.mark.parametrize("calibration", ["conformal", "fitted"])
-@pytest.mark.parametrize("soft", [True, False])
-@pytest.mark.parametrize(("matches", "queries"), [(48, 50), (10, 50), (25, 25), (18, 30), (3, 50)])
-def test_the_checker_and_the_tool_agree(calibration: str, soft: bool, matches: int, queries: int) -> None:
-    """Two implementations of the statistics; the second in the standard library alone."""
-    from fingerprint.decision.lineage import LineageTest, Settings
+Checked = tuple[int, list[str]]
 
-    rng = random.Random(1)
-    counts = [rng.randint(3, 12) for _ in range(30)]
-    correlations = [rng.uniform(0.0, 0.4) if soft else None for _ in counts]
-    manifest = manifest_of(counts, [f"a{i % 10}" for i in range(30)], correlations)
-    settings = Settings(alpha=0.05, calibration=calibration)  # type: ignore[arg-type]
-    correlation = matches / queries * 0.9 if soft else None
-    measured = {
-        f.name: FamilyMatch(matches=matches, queries=queries, correlation=correlation) for f in manifest.families
-    }
-    verdict = LineageTest(manifest, settings).decide(measured, 2 * queries)
+
+def recomputed(
+    verdict: Verdict,
+    manifest: Manifest,
+    alpha: float,
+    check: check_evidence.Check | None = None,
+    **more: Any,  # noqa: ANN401
+) -> Checked:
+    """How often the checker says of a verdict's row that it is wrong, and what it says."""
     row = {
         "suspect": {"path": "s", "sha256": "1" * 64},
         "fingerprint": {"id": "f"},
         "verdict": verdict.to_dict(),
         "adaptation": None,
+        **more,
     }
-    check = check_evidence.Check({}, {})
-    run = {"parameters": {"alpha": 0.05}}
+    check = check or check_evidence.Check({}, {})
+    before, said = check.failed, len(check.lines)
+    run = {"parameters": {"alpha": alpha}}
     check.attempt(check.statistic, json.loads(json.dumps(row)), manifest.model_dump(mode="json"), run, "s")
-    assert not check.failed, check.lines
-    assert any("recomputed" in line for line in check.lines)
-    if not 0.025 < (verdict.total_p or 0) < 0.1:  # the other verdict is refused
-        changed = json.loads(json.dumps(row))
-        changed["verdict"]["lineage"] = "unrelated" if verdict.lineage == "derived" else "derived"
-        check.attempt(check.statistic, changed, manifest.model_dump(mode="json"), run, "s")
-        assert check.failed == 1
+    return check.failed - before, check.lines[said:]
+
+
+def with_copies(manifest: Manifest, matches: list[int]) -> Manifest:
+    """The manifest with listed copies that give so many of each family's labels."""
+    copies = tuple(
+        Copy(
+            transform=f"prune:magnitude:0.{i}",
+            families={f.name: FamilyMatch(matches=count, queries=f.count) for f in manifest.families},
+            agreement=0.9,
+        )
+        for i, count in enumerate(matches, start=1)
+    )
+    return manifest.model_copy(update={"copies": copies})
+
+
+CASES = [(48, 50), (10, 50), (18, 30), (3, 50), (2, 20)]
+
+
+@pytest.mark.parametrize("calibration", ["conformal", "fitted", "declared"])
+@pytest.mark.parametrize("soft", [True, False])
+def test_the_checker_and_the_tool_agree(calibration: str, soft: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two implementations of the statistics; the second in the standard library alone."""
+    monkeypatch.setattr(check_evidence, "DRAWS", 4000)  # a fifth of what a pack gets
+    rng = random.Random(1)
+    counts = [rng.randint(3, 12) for _ in range(30)]
+    correlations = [rng.uniform(0.0, 0.4) if soft else None for _ in counts]
+    manifest = with_copies(manifest_of(counts, [f"a{i % 10}" for i in range(30)], correlations), [46, 50, 49])
+    manifest = manifest.model_copy(update={"declared_bound": 0.3})
+    seen, check = set(), check_evidence.Check({}, {})
+    for alpha in (0.05, 0.3):
+        test = LineageTest(manifest, Settings(alpha=alpha, calibration=calibration))  # type: ignore[arg-type]
+        for matches, queries in CASES:
+            correlation = matches / queries * 0.9 if soft else None
+            measured = {
+                f.name: FamilyMatch(matches=matches, queries=queries, correlation=correlation)
+                for f in manifest.families
+            }
+            verdict = test.decide(measured, 2 * queries)
+            seen.add(verdict.lineage)
+            failed, lines = recomputed(verdict, manifest, alpha, check)
+            assert not failed, (matches, queries, verdict, lines)
+            assert any("recomputed," in line for line in lines)
+            if not 0.4 < (verdict.total_p or 0.0) / alpha < 1.7:  # another verdict is refused
+                for other in {"derived", "unrelated"} - {verdict.lineage}:
+                    changed = replace(verdict, lineage=other)  # type: ignore[arg-type]
+                    unclear = other == "unrelated" and verdict.lineage == "inconclusive" and calibration == "fitted"
+                    assert unclear or recomputed(changed, manifest, alpha, check)[0] == 1, (matches, queries, changed)
+            if calibration != "fitted":
+                changed = replace(verdict, total_p=(verdict.total_p or 0.0) * 0.9 + 0.01)
+                assert recomputed(changed, manifest, alpha, check)[0] == 1
+    assert {"derived", "unrelated"} <= seen
+
+
+def test_the_checker_heeds_what_takes_derived_away() -> None:
+    """Control sets, ancestors, another label space: what the pack can't show is noted, and never taken for a fraud."""
+    manifest = with_copies(manifest_of([3] * 30, [f"a{i}" for i in range(30)], [None] * 30), [50])
+    manifest = manifest.model_copy(
+        update={"controls": (Control(owner_sha256="0" * 64, author=None, probes_sha256="0" * 64),)}
+    )
+    measured = {f.name: FamilyMatch(matches=45, queries=50) for f in manifest.families}
+    found = LineageTest(manifest, Settings(alpha=0.1, calibration="conformal")).decide(measured, 100)
+    assert found.lineage == "derived"
+    asked = with_controls(found, 0.9, [0.1] * 30, 0.1)
+    taken = with_controls(found, 0.9, [0.95] * 30, 0.1)
+    refused = unasked(found, "no budget")
+    assert [v.lineage for v in (asked, taken, refused)] == ["derived", "inconclusive", "inconclusive"]
+    for verdict in (asked, taken, refused):
+        assert not recomputed(verdict, manifest, 0.1)[0]
+    assert recomputed(replace(taken, lineage="derived"), manifest, 0.1)[0]
+    assert recomputed(replace(asked, lineage="inconclusive"), manifest, 0.1)[0]
+    kin = Kinship(shares=("base",), counted=50, matches=9, p_value=0.5, kin=0)
+    innocent = with_kinship(asked, kin, ["base"], 0.1)
+    assert innocent.lineage == "inconclusive"
+    assert not recomputed(innocent, manifest, 0.1)[0]
+    alone = with_controls(replace(found, calibration=None, p_value=None, total_p=None), 0.9, [0.1] * 30, 0.1)
+    assert alone.calibration is not None and alone.calibration.kind == "controls"
+    assert not recomputed(alone, manifest, 0.1)[0]
+    assert recomputed(replace(alone, lineage="inconclusive"), manifest, 0.1)[0]
+    assert alone.controls is not None
+    assert recomputed(replace(alone, controls=replace(alone.controls, p_value=0.05)), manifest, 0.1)[0]
+    for more in ({"adaptation": {"labels": "permuted"}}, {"answers": {"probes": list(range(101)), "labels": []}}):
+        failed, lines = recomputed(replace(found, lineage="unrelated"), manifest, 0.1, **more)
+        assert not failed
+        assert "another label space" in lines[0]
 
 
 def test_the_checker_needs_no_tool() -> None:
