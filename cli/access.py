@@ -14,6 +14,7 @@ from store.home import Home
 
 if TYPE_CHECKING:
     from fingerprint.record import Fingerprint
+    from store.data_keys import Ask
     from store.database import Database
     from store.keys import Keys, Signer
     from store.locks import Lock, Secret
@@ -30,18 +31,18 @@ def database_path(home: Home, db: Path | None) -> Path:
     return db if db is not None else home.database
 
 
-def open_writable(home: Home, db: Path | None) -> Database:
-    """The database, made where there is none.
+def open_writable(home: Home, db: Path | None, ask: Ask | None = None) -> Database:
+    """The database, made where there is none. `ask` opens the lock of its data keys (default: `open_lock`).
 
     Raises:
         StoreError, EvidenceError: as `Database.open`.
     """
     from store.database import Database
 
-    return Database.open(database_path(home, db), home, ask=open_lock)
+    return Database.open(database_path(home, db), home, ask=ask or open_lock)
 
 
-def open_readonly(home: Home, db: Path | None) -> Database:
+def open_readonly(home: Home, db: Path | None, ask: Ask | None = None) -> Database:
     """The database for reading; one that does not exist reads as empty, one of an older release is upgraded first.
 
     Raises:
@@ -54,26 +55,26 @@ def open_readonly(home: Home, db: Path | None) -> Database:
         raise NotFound(f"there is no database {db}", remedy="`fingerprint create` makes one.")
     path = database_path(home, db)
     try:
-        return Database.open(path, home, readonly=True, ask=open_lock)
+        return Database.open(path, home, readonly=True, ask=ask or open_lock)
     except DatabaseOutdated as error:
         try:
             Database.open(path, home).close()
         except DatabaseReadOnly:
             raise error from None
-        return Database.open(path, home, readonly=True, ask=open_lock)
+        return Database.open(path, home, readonly=True, ask=ask or open_lock)
 
 
-def open_for_results(home: Home, db: Path | None, *, create: bool) -> Database:
+def open_for_results(home: Home, db: Path | None, *, create: bool, ask: Ask | None = None) -> Database:
     """The database for reading and for recording a run; for reading only where it can't be written.
 
     One that does not exist is made only where `create` says so: without `--against FILE` there is nothing to find.
     """
     if not create and not database_path(home, db).exists():
-        return open_readonly(home, db)
+        return open_readonly(home, db, ask)
     try:
-        return open_writable(home, db)
+        return open_writable(home, db, ask)
     except DatabaseReadOnly:
-        return open_readonly(home, db)
+        return open_readonly(home, db, ask)
 
 
 def signing_key_path(home: Home, given: Path | None) -> Path:
@@ -139,6 +140,17 @@ def open_lock(lock: Lock) -> Secret | None:
     Raises:
         KeyFileError: a file that the environment names can't be read.
     """
+    found = opened_silently(lock)
+    if found is not None or lock.kind == "key-file":
+        return found
+    from store.locks import Secret
+
+    answer = _prompt("Passphrase for the probes: ")
+    return None if answer is None else Secret("passphrase", answer)
+
+
+def opened_silently(lock: Lock) -> Secret | None:
+    """As `open_lock`, but nobody is asked."""
     from store.locks import Secret
 
     if lock.kind == "key-file":
@@ -148,8 +160,7 @@ def open_lock(lock: Lock) -> Secret | None:
         return Secret("passphrase", os.fsencode(os.environ[STORE_PASSPHRASE]))
     if os.environ.get(STORE_PASSPHRASE + "_FILE"):
         return Secret("passphrase", _from_file(Path(os.environ[STORE_PASSPHRASE + "_FILE"])))
-    answer = _prompt("Passphrase for the probes: ")
-    return None if answer is None else Secret("passphrase", answer)
+    return None
 
 
 def _prompt(prompt: str, *, confirm: bool = False) -> bytes | None:

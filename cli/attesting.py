@@ -52,7 +52,7 @@ def from_file(path: Path, stamps: Sequence[Path] = ()) -> Attested:
 
 
 def _of_export(data: bytes) -> bytes:
-    from fingerprint.record import canonical
+    from fingerprint.canonical import canonical
 
     try:
         value = json.loads(data)

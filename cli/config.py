@@ -6,7 +6,9 @@ one verb (`[verify]`, `[store.list]`). Flags and `FINGERPRINT_*` variables win o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +18,9 @@ Flags: TypeAlias = Mapping[str, Any]  # verb -> {flag: parameter name}, or a map
 Defaults: TypeAlias = dict[str, Any]  # verb -> {parameter name: value}: click's default_map
 
 FILES = ("fingerprint.toml", "pyproject.toml")
+# Most projects' files have no table of ours; parsing them costs more than a run needs to start. Escapes aside, any
+# spelling of the table's name has a `tool` before a dot, a bracket or an equals sign, and a `fingerprint` after it.
+_MAY_HOLD = re.compile(rb"tool[\"'\s]*(\.[\"'\s]*fingerprint|[]=])|\\[uU]")
 # A file that lies beside untrusted models must not decide which code runs, who is trusted or what is overwritten.
 REFUSED = frozenset(
     {
@@ -46,12 +51,21 @@ def read_settings(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         path = folder / name
         if not path.is_file():
             continue
-        values = _parse(path)
-        if name == "pyproject.toml":
-            values = values.get("tool", {}).get("fingerprint", {})
+        values = _parse(path) if name == "fingerprint.toml" else _parse_table(path)
         if values:
             return path, values
     return None
+
+
+def _parse_table(path: Path) -> dict[str, Any]:
+    """`[tool.fingerprint]` of a file that is shared with other tools."""
+    with suppress(OSError):  # told below
+        if not _MAY_HOLD.search(path.read_bytes()):
+            return {}
+    found = _parse(path).get("tool", {}).get("fingerprint", {})
+    if not isinstance(found, dict):
+        raise UsageError(f"tool.fingerprint in {path} is no table")
+    return found
 
 
 def _parse(path: Path) -> dict[str, Any]:

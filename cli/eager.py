@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +12,7 @@ from fingerprint.engine.session import SuspectSession, WorkerPool
 from fingerprint.limits import MIB
 
 if TYPE_CHECKING:
-    from fingerprint.model import InputSpec
-    from fingerprint.record import Fingerprint
+    from fingerprint.model import Images, InputSpec
 
 LARGEST = 64 * MIB  # bytes of a file that is copied and opened ahead: larger ones take long anyway
 
@@ -28,6 +26,7 @@ class EagerPool(WorkerPool):
         self._found: tuple[SealedFile, SuspectSession] | None = None
         self._allow_code = False
         self._path: Path | None = None
+        self._question: tuple[Images, InputSpec] | None = None
 
     def open_ahead(self, path: Path, *, allow_code: bool) -> None:
         """Begin to open a file, in a thread. What goes wrong will go wrong again when it is asked for."""
@@ -40,28 +39,28 @@ class EagerPool(WorkerPool):
         with suppress(Exception):
             copy = SealedFile.of(path)
             try:
-                self._found = copy, super().open(copy, allow_code=self._allow_code, ahead=True)
+                session = super().open(copy, allow_code=self._allow_code, ahead=True)
             except BaseException:
                 copy.close()
                 raise
+            with self._lock:
+                self._found = copy, session
+                self._put_question()
 
-    def ask_ahead(self, suspects: Sequence[Path], fingerprints: Sequence[Fingerprint], spec: InputSpec | None) -> None:
-        """Ask the suspect that was opened ahead what it will be asked anyway, where a spec says how it is fed."""
-        from fingerprint.errors import FingerprintError
-        from fingerprint.spec import find_spec
+    def ask_ahead(self, path: Path, images: Images, spec: InputSpec) -> None:
+        """Ask the suspect that is opened ahead what it will probably be asked: once per pool.
 
-        if self._ahead is None or not suspects or self._path != suspects[0]:
-            return
-        with suppress(FingerprintError):  # it will be met again, and told
-            found = find_spec(suspects[0], spec)
-            self._ahead.join()
-            if found is not None and self._found is not None:
-                import numpy as np
+        Returns at once; it is asked as soon as it is open. The answers are used where `predict` asks for the same.
+        """
+        with self._lock:
+            if self._ahead is not None and self._path == path and self._question is None:
+                self._question = images, spec
+                self._put_question()
 
-                if len({f.manifest.probes.shape for f in fingerprints}) == 1:
-                    probes = [f.payload.probes for f in fingerprints]
-                    joined = probes[0] if len(probes) == 1 else np.concatenate(probes)
-                    self._found[1].predict_ahead(joined, found.spec)
+    def _put_question(self) -> None:
+        """Send what is to be asked to the suspect, once both are there. The caller holds the lock."""
+        if self._found is not None and self._question is not None:
+            self._found[1].predict_ahead(*self._question)
 
     def open(
         self, sealed: SealedFile, *, allow_code: bool = False, factory: str | None = None, ahead: bool = False

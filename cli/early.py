@@ -8,27 +8,39 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cli.ahead import Opened, Question
     from cli.eager import EagerPool
 
+_HASTY_S = 0.0005  # threads that answer a worker must not wait for an import to end
+_switch_s = sys.getswitchinterval()
 _started: list[EagerPool] = []
+_opened: list[Opened] = []
 
 
 def start(arguments: Sequence[str]) -> None:
-    """Guess from raw arguments which runtimes a `verify` will need: start their workers, open the first suspect."""
+    """Guess from raw arguments what a `verify` will need: start the workers, open the first suspect, and ask it."""
     if arguments[:1] != ["verify"] or {"--help", "-h"} & set(arguments):
         return
     gc.disable()  # what is imported from here on stays; collecting in between only costs time
+    sys.setswitchinterval(_HASTY_S)
     with suppress(Exception):  # whatever is wrong with the arguments, the parser will say it
         from cli.eager import EagerPool
 
         _started.append(EagerPool(_threads(arguments)))
         prestart(_started[0], [a for a in arguments[1:] if not a.startswith("-")], "--allow-code" in arguments)
+        from cli import ahead
+
+        question = ahead.plain(arguments[1:])
+        opened = ahead.ask(_started[0], question) if question is not None else None
+        if opened is not None:
+            _opened.append(opened)
 
 
 def take(threads: int) -> EagerPool:
@@ -40,8 +52,20 @@ def take(threads: int) -> EagerPool:
     return EagerPool(threads)
 
 
+def take_opened(question: Question) -> Opened | None:
+    """The records that `start` opened, if this is what they were opened for."""
+    while _opened:
+        found = _opened.pop()
+        if found.question == question:
+            return found
+        found.records.close()
+    return None
+
+
 def drop() -> None:
     """End what nobody took."""
+    while _opened:
+        _opened.pop().records.close()
     while _started:
         _started.pop().close()
 
@@ -73,3 +97,4 @@ def collect_again() -> None:
     """Turn garbage collection on, once all is imported and work begins (`start` turned it off)."""
     gc.freeze()
     gc.enable()
+    sys.setswitchinterval(_switch_s)

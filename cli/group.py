@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
@@ -91,7 +92,7 @@ def name_variables(command: Any) -> None:  # noqa: ANN401  (a command of typer o
 
 
 def spare_defaults(command: Any) -> None:  # noqa: ANN401
-    """Take defaults as they are: typer would build a validator for each, which costs as much as a small model's run."""
+    """Take defaults and text as they are: typer would build a validator for each flag, which costs as much as a run."""
     for parameter in command.params:
         if not parameter.required:
             parameter.process_value = partial(_process, parameter, parameter.process_value)
@@ -101,10 +102,24 @@ def spare_defaults(command: Any) -> None:  # noqa: ANN401
 
 def _process(parameter: Any, process: Callable[[Any, Any], Any], context: Any, value: Any) -> Any:  # noqa: ANN401
     if value is not None and (value is not parameter.default or callable(value)):
-        return process(context, value)
+        plain = _plain(getattr(getattr(parameter, "type_descriptor", None), "annotation", None), value)
+        if plain is None:
+            return process(context, value)
+        value = plain
     if value is None and (parameter.multiple or parameter.nargs == -1):
         value = ()
     return value if parameter.callback is None else parameter.callback(context, parameter, value)
+
+
+def _plain(annotation: object, value: object) -> object:
+    """Text where text is wanted, and names of choices: what needs no validator. None for everything else."""
+    if annotation is str and isinstance(value, str):
+        return value
+    if annotation == list[str] and isinstance(value, tuple | list) and all(isinstance(v, str) for v in value):
+        return list(value)
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum) and isinstance(value, str):
+        return next((choice for choice in annotation if choice.value == value), None)
+    return None
 
 
 def long_flag(parameter: Any) -> str:  # noqa: ANN401

@@ -22,6 +22,9 @@ def main() -> NoReturn:
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")  # file names may hold anything
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's own threads would only take the workers' cores
+    os.environ.setdefault(
+        "PYDANTIC_DISABLE_PLUGINS", "__all__"
+    )  # nobody else's code in this process, and no search for it
     spin_briefly()
     code = _run(sys.argv[1:])
     if sys.gettrace() is not None:

@@ -23,7 +23,9 @@ from store.rows import ResultRow, RunKind, RunRow
 
 if TYPE_CHECKING:
     from fingerprint.api.results import Result
+    from fingerprint.model import Images
     from fingerprint.progress import Progress
+    from store.data_keys import Ask
     from store.database import Database
     from store.exposures import ExportRow, Exposed
     from store.keys import Keys, Signer
@@ -39,8 +41,10 @@ class Records:
     itself, before any correction for many tests: that is what a later run reuses.
     """
 
-    def __init__(self, home: Home, db: Path | None, progress: Progress, *, create: bool) -> None:
-        self._progress = progress
+    def __init__(
+        self, home: Home, db: Path | None, progress: Progress, *, create: bool, ask: Ask | None = None
+    ) -> None:
+        self.progress = progress
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="database", daemon=True)
         self._thread.start()
@@ -51,11 +55,20 @@ class Records:
         self._written = time.monotonic()
         self._failed: BaseException | None = None
         self._signer: Signer | None = None
-        self._database: Database = self._call(lambda: open_for_results(home, db, create=create))
+        self._database: Database = self._call(lambda: open_for_results(home, db, create=create, ask=ask))
 
     def select(self, against: Sequence[str], keys: Keys) -> Selection:
         """See `access.select`."""
         return self._call(lambda: select(self._database, against, keys))
+
+    def probes(self, text: str, keys: Keys, most_bytes: int) -> Images | None:
+        """The probes that a name or id stands for (see `Database.probes`); None where they take more than that."""
+
+        def look() -> Images | None:
+            row = self._database.find(text)
+            return None if row.tensors_size > most_bytes else self._database.probes(row, keys)
+
+        return self._call(look)
 
     def known(self, suspect: str, fingerprint: str, settings: str) -> dict[str, Any] | None:
         """The newest stored result for exactly this question, or None. From any thread."""
@@ -99,7 +112,6 @@ class Records:
 
     def prepare(self) -> None:
         """Load what signing the run will need; ask for it where there is time. From any thread."""
-        import store.predicates
         import store.signing  # noqa: F401
 
         with suppress(KeyFileError):  # told when the run ends
@@ -110,7 +122,7 @@ class Records:
         try:
             signer = signer or quiet_signer(self._database.home)
         except KeyFileError as error:
-            self._progress.note(f"The results are not signed: {error.diagnosis()}")
+            self.progress.note(f"The results are not signed: {error.diagnosis()}")
         self._database.finish_run(self._run or "", [] if signer is None else [signer], correction)
 
     def signers(self, identity: str) -> tuple[str, ...]:
@@ -198,7 +210,7 @@ class Records:
             work()
         except StoreError as error:
             self._on = False
-            self._progress.note(f"The results are not recorded: {error.diagnosis()}")
+            self.progress.note(f"The results are not recorded: {error.diagnosis()}")
         except BaseException as error:
             self._on = False
             self._failed = error

@@ -5,8 +5,10 @@ Numpy only: this module is imported inside workers, which must start fast.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Literal, TypeAlias
+from dataclasses import fields as dataclass_fields
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,22 @@ class InputSpec:
     classes: int | None = None
     class_offset: int = 0
     author: str | None = None
+
+    @classmethod
+    def completed(cls, fields: Mapping[str, object]) -> InputSpec:
+        """From the fields of a sidecar, not checked: what is missing gets its default, per channel where it must.
+
+        Raises:
+            KeyError, TypeError, ValueError: what is given is no spec.
+        """
+        known = {f.name for f in dataclass_fields(cls)}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k in known}
+        depth = values["shape"][0 if values["layout"] == "NCHW" else 2]
+        for name, default in (("mean", 0.0), ("std", 1.0)):
+            value = values.get(name) or (default,)
+            values[name] = value if len(value) == depth else value * depth
+        values["channels"] = values.get("channels") or ("L" if depth == 1 else "RGB")
+        return cls(**values)
 
     @property
     def height(self) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from fingerprint.canonical import canonical
 from fingerprint.errors import Tampered
 from fingerprint.model import Channels, Floats, Images, InputSpec, Layout
 
@@ -458,11 +459,6 @@ def merkle_root(leaves: list[bytes]) -> bytes:
         return leaves[0]
     split = 1 << ((len(leaves) - 1).bit_length() - 1)
     return hashlib.sha256(b"\x01" + merkle_root(leaves[:split]) + merkle_root(leaves[split:])).digest()
-
-
-def canonical(value: JsonValue) -> bytes:
-    """The one JSON encoding that this tool writes and accepts: sorted keys, no spaces, UTF-8."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def statement(manifest: Manifest) -> bytes:

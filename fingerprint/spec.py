@@ -51,18 +51,7 @@ class _SpecFile(BaseModel):
         return self
 
     def to_input_spec(self) -> InputSpec:
-        depth = self.shape[0] if self.layout == "NCHW" else self.shape[2]
-        values = self.model_dump()
-        values["mean"] = _per_channel(self.mean, 0.0, depth)
-        values["std"] = _per_channel(self.std, 1.0, depth)
-        values["channels"] = self.channels or ("L" if depth == 1 else "RGB")
-        return InputSpec(**values)
-
-
-def _per_channel(value: tuple[float, ...] | None, default: float, depth: int) -> tuple[float, ...]:
-    if value is None:
-        return (default,) * depth
-    return value if len(value) == depth else value * depth
+        return InputSpec.completed(self.model_dump())
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fingerprint.canonical import canonical
 from fingerprint.errors import DataError, NotFound, StoreError
-from fingerprint.record import PAYLOAD_TYPE, Fingerprint, canonical
+from fingerprint.record import PAYLOAD_TYPE, Fingerprint
 from store import dsse, predicates
 from store.files import read_limited, write_atomic
 from store.keys import public_pem

@@ -180,7 +180,7 @@ class DataKeys:
     # -- the files ---------------------------------------------------------------------------------------------------
 
     def _encode(self, sha256: str, key: bytes, *, locked: bool = True) -> bytes:
-        from fingerprint.record import canonical
+        from fingerprint.canonical import canonical
         from store import locks
         from store.encoding import encode_base64
 

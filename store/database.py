@@ -24,6 +24,7 @@ from store.index import Rows
 from store.rows import FingerprintRow, ResultRow, RunKind, RunRow, describe
 
 if TYPE_CHECKING:
+    from fingerprint.model import Images
     from fingerprint.record import Fingerprint, Manifest
     from store.audits import Audits
     from store.exposures import ExportRow, Exposed
@@ -184,6 +185,19 @@ class Database:
 
         sealed = self.sealed(row, keys)
         return open_tensors(sealed.manifest, sealed.id, sealed.tensors, sealed.data_key)
+
+    def probes(self, row: FingerprintRow, keys: Keys) -> Images | None:
+        """The probes of a record, to be asked before all of it is checked (`store.asking`); None without a data key.
+
+        Raises:
+            EvidenceError: signature, digest or ciphertext does not hold, or the signer is not trusted.
+        """
+        from store.asking import probes_of
+
+        key = self.data_keys.read(row.tensors_sha256)
+        if key is None:
+            return None
+        return probes_of(self.envelope(row), self._tensors.read(row.tensors_sha256), key, self._timed(keys))
 
     def sealed(self, row: FingerprintRow, keys: Keys) -> Sealed:
         """A record as it is exchanged: envelope and ciphertext checked, the data key (None if not here) not tried.

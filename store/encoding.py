@@ -7,8 +7,8 @@ import binascii
 import json
 from typing import TYPE_CHECKING
 
+from fingerprint.canonical import canonical
 from fingerprint.errors import Tampered
-from fingerprint.record import canonical
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -10,9 +10,10 @@ import errno
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fingerprint.canonical import canonical
 from fingerprint.errors import NotFound, StoreError, Tampered
 from fingerprint.limits import DEFAULT, Limits
-from fingerprint.record import Fingerprint, Manifest, canonical
+from fingerprint.record import Fingerprint, Manifest
 from store.encoding import decode_base64, encode_base64, fields, parse_canonical
 from store.files import read_limited, write_atomic
 from store.sealing import KEY_BYTES, Sealed, check_ciphertext, envelope_id, missing_data_key, open_tensors, read_signed

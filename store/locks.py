@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from fingerprint.canonical import canonical
 from fingerprint.errors import KeyFileError, StoreError, Tampered
 from fingerprint.limits import DEFAULT
-from fingerprint.record import canonical
 from store.data_keys import LOCK
 from store.encoding import decode_base64, encode_base64, fields, parse_canonical
 from store.files import private_folder, read_limited, write_atomic

@@ -12,14 +12,12 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fingerprint.errors import StoreError, Tampered
 from fingerprint.record import PAYLOAD_TYPE, Fingerprint, Manifest, Payload, Tensors, parse_statement, statement
-from store import dsse
+from store import cipher, dsse
 
 if TYPE_CHECKING:
     from store.keys import Keys, Signer
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 KEY_BYTES = 32
 NONCE_BYTES = 12
 _DERIVATION = b"dnn-fingerprint/seal/v1"
-_ASSOCIATED = b"dnn-fingerprint/tensors/v1"
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def seal(fingerprint: Fingerprint, signer: Signer, data_key: bytes | None = None
     else:
         key, nonce = _derive(fingerprint.payload.secret.tobytes(), plaintext, associated)
     key = data_key or key
-    ciphertext = ChaCha20Poly1305(key).encrypt(nonce, plaintext, associated)
+    ciphertext = cipher.encrypt(key, nonce, plaintext, associated)
     tensors = Tensors(
         sha256=hashlib.sha256(ciphertext).hexdigest(),
         size=len(ciphertext),
@@ -123,10 +120,7 @@ def _decrypt(manifest: Manifest, tensors: bytes, data_key: bytes | None) -> byte
     if data_key is None:
         raise missing_data_key(manifest.name)
     nonce = manifest.tensors.nonce if manifest.tensors is not None else ""
-    try:
-        return ChaCha20Poly1305(data_key).decrypt(bytes.fromhex(nonce), tensors, _associated(manifest))
-    except (InvalidTag, ValueError) as error:
-        raise Tampered(f"the data key does not open the probes of {manifest.name!r}") from error
+    return cipher.decrypt(data_key, nonce, tensors, _associated(manifest), manifest.name)
 
 
 def check_ciphertext(manifest: Manifest, tensors: bytes, sha256: str | None = None) -> Tensors:
@@ -161,7 +155,7 @@ def envelope_id(envelope: bytes) -> str:
 
 
 def _associated(manifest: Manifest) -> bytes:
-    return _ASSOCIATED + bytes.fromhex(manifest.probes.merkle_root) + bytes.fromhex(manifest.owner.sha256)
+    return cipher.associated_data(manifest.probes.merkle_root, manifest.owner.sha256)
 
 
 def _derive(secret: bytes, plaintext: bytes, associated: bytes) -> tuple[bytes, bytes]:

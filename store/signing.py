@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from fingerprint.errors import StoreError
 from fingerprint.record import PAYLOAD_TYPE
-from store import dsse, ledger, predicates
+from store import dsse, ledger
 from store.rows import RESULT_COLUMNS as COLUMNS
 from store.rows import RunRow, verified
+from store.run_statement import AUDIT, VERIFICATION, RunStatement, Subject, encode_run
 from store.runs import SELECT_RESULTS, Sign, by_id, row_digests
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def signed_parts(
     run, digests, last = by_id(connection, run_id), row_digests(connection, run_id), ledger.head(connection)
     if run.finished is None or run.results is None:
         raise StoreError(f"the run {run_id} has not ended", remedy="Only a whole run can be signed.")
-    kind = predicates.AUDIT if run.kind == "audit" else predicates.VERIFICATION
+    kind = AUDIT if run.kind == "audit" else VERIFICATION
     whole = ledger.digest_rows(digests)
     parts = max(1, -(-len(digests) // PART))
     for index in range(parts):
@@ -59,7 +60,7 @@ def signed_parts(
             "ledger": last and last.place(),
         }
         try:
-            payload = predicates.encode_run(kind, _subjects(run, whole, rows), predicates.RunStatement(**fields), rows)
+            payload = encode_run(kind, _subjects(run, whole, rows), RunStatement(**fields), rows)
         except ValueError as error:
             raise StoreError(f"the run {run_id} can't be signed: {error}") from error
         yield dsse.sign(payload, PAYLOAD_TYPE, *signers), kind
@@ -75,11 +76,11 @@ def _results(connection: Connection, run_id: str, first: int) -> list[dict[str, 
     return [{name: values[name] for name in COLUMNS[2:]} for values in rows]
 
 
-def _subjects(run: RunRow, whole: str, rows: Sequence[Mapping[str, Any]]) -> list[predicates.Subject]:
+def _subjects(run: RunRow, whole: str, rows: Sequence[Mapping[str, Any]]) -> list[Subject]:
     """The run, then each suspect that has a digest, once."""
     suspects = {r["suspect_sha256"]: r["suspect_path"] for r in reversed(rows) if r["suspect_sha256"]}
-    found = [predicates.Subject(path, sha256) for sha256, path in sorted(suspects.items())]
-    return [predicates.Subject(f"run {run.id}", whole), *found]
+    found = [Subject(path, sha256) for sha256, path in sorted(suspects.items())]
+    return [Subject(f"run {run.id}", whole), *found]
 
 
 @lru_cache

@@ -160,3 +160,17 @@ def test_specs_survive_their_file(
         layout, shape, dtype, numbers, tuple(mean[:depth]), tuple(std[:depth]), channels, None, offset  # type: ignore[arg-type]
     )  # fmt: skip
     assert load_spec(write(tmp_path_factory.mktemp("specs") / "s.json", spec.to_dict())) == spec
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"layout": "NCHW", "shape": [3, 8, 8]},
+        {"layout": "NHWC", "shape": [8, 8, 1], "dtype": "uint8", "range": [0, 255], "classes": 10},
+        {"layout": "NCHW", "shape": [3, 8, 8], "mean": [0.5], "std": [0.2, 0.3, 0.4], "channels": "BGR"},
+        {"layout": "NCHW", "shape": [3, 8, 8], "mean": None, "class_offset": 1, "author": "a", "note": "ignored"},
+    ],
+)
+def test_a_spec_completed_without_checks_is_the_same(tmp_path: Path, fields: dict[str, object]) -> None:
+    (tmp_path / "s.json").write_text(json.dumps(fields))
+    assert InputSpec.completed(fields) == load_spec(tmp_path / "s.json")

@@ -91,6 +91,7 @@ def verify(
       fingerprint verify --responses answers.csv
     """
     from cli import early
+    from cli.ahead import ask_selected
     from fingerprint.remote.places import is_file, is_url
 
     places: list[Path | str] = [Path(text) if is_file(text) else text for text in suspects or ()]
@@ -149,7 +150,7 @@ def verify(
 
                 for url in urls:
                     parse(url, protocol.value if protocol else None)  # before a database is opened in vain
-            records, selection = _select(stack, request, terminal)
+            records, selection = _select(stack, request, suspects or (), terminal)
             pool.memory = _memory()
             if (
                 budget is None
@@ -159,7 +160,7 @@ def verify(
                 and places
                 and isinstance(places[0], Path)
             ):
-                pool.ask_ahead([places[0]], selection.fingerprints, given)
+                ask_selected(pool, places[0], selection, given)
             asked = options()
             subjects: list[Place] = [*places]
             if responses is not None:
@@ -175,12 +176,20 @@ def verify(
     raise typer.Exit(code)
 
 
-def _select(stack: ExitStack, request: Request, terminal: Terminal) -> tuple[Records, Selection]:
-    """The open database, and the fingerprints to compare with."""
+def _select(
+    stack: ExitStack, request: Request, suspects: Sequence[str], terminal: Terminal
+) -> tuple[Records, Selection]:
+    """The open database, and the fingerprints to compare with; those that were opened ahead, if any."""
+    from cli import early
+    from cli.ahead import Question
     from cli.records import Records
     from store.home import Home
     from store.keys import trusted_keys
 
+    found = early.take_opened(Question(tuple(suspects), tuple(request.against), tuple(request.keys), request.db))
+    if found is not None:
+        found.records.progress = terminal
+        return stack.enter_context(found.records), found.selection
     home = Home.default()
     records = stack.enter_context(Records(home, request.db, terminal, create=bool(request.against)))
     return records, records.select(request.against, trusted_keys(home, request.keys))

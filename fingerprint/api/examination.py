@@ -15,6 +15,7 @@ from fingerprint.api.disguise import AGAIN, Disguise
 from fingerprint.api.questioning import Questioning, in_random_order
 from fingerprint.api.results import FingerprintRef, Result, Status, Suspect
 from fingerprint.api.subjects import Subject
+from fingerprint.canonical import canonical
 from fingerprint.data import CleanImages, load_images
 from fingerprint.decision.verdict import Verdict, undecided
 from fingerprint.engine.settle import Setting, Settled, candidates, settle
@@ -28,7 +29,7 @@ from fingerprint.errors import (
     WorkerError,
 )
 from fingerprint.model import Floats
-from fingerprint.record import Fingerprint, canonical
+from fingerprint.record import Fingerprint
 from fingerprint.remote.interface import REVEALED, Manner, Meter
 from fingerprint.spec import FoundSpec
 

@@ -17,6 +17,7 @@ from fingerprint.runtimes.interface import LoadedModel
 
 _MOST_INPUTS = 128
 _MOST_S = 0.1  # a batch that takes longer ends it: a request must not have to wait
+_WORTH_S = 0.1  # a model that answers all those inputs faster gains nothing, and would take the verifier's cores
 
 
 def warm_up(loaded: LoadedModel, tuner: BatchTuner, wanted: Callable[[], bool]) -> None:
@@ -32,5 +33,5 @@ def warm_up(loaded: LoadedModel, tuner: BatchTuner, wanted: Callable[[], bool]) 
         spent = time.perf_counter() - started
         search.record(count, spent)
         asked += count
-        if spent > _MOST_S:
+        if spent > _MOST_S or spent * _MOST_INPUTS < _WORTH_S * count:
             return

@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fingerprint.canonical import canonical
 from fingerprint.errors import DataError, HostFailed, UnsupportedModel, UsageError
 from fingerprint.limits import DEFAULT
 from fingerprint.model import Floats, Images, InputSpec, Signature
-from fingerprint.record import Fingerprint, canonical
+from fingerprint.record import Fingerprint
 from fingerprint.remote.answers import Answers, from_array, from_json, joined, numbers
 from fingerprint.remote.interface import Manner, Meter
 from fingerprint.remote.torchserve import png

@@ -164,6 +164,11 @@ class OnnxRuntime(Runtime):
         return read(path)
 
 
+# Threads that wait must soon sleep, or they take the cores of whoever else has work (`engine.environment.SPIN` says the
+# same of OpenMP). So short a spin costs nothing where the machine is quiet; none at all costs a third.
+_SPIN = ("session.intra_op.spin_duration_us", "100")
+
+
 def _session(path: Path, threads: int, device: str = CPU) -> _Session:
     """An open session. `threads`: intra-op, 0 = all cores.
 
@@ -178,6 +183,7 @@ def _session(path: Path, threads: int, device: str = CPU) -> _Session:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.log_severity_level = _SILENT
+    settings.add_session_config_entry(*_SPIN)
     try:
         session: _Session = onnxruntime.InferenceSession(str(path), settings, providers=providers)
     except Exception as error:  # ONNX Runtime's own classes derive from Exception alone

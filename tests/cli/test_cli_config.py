@@ -81,3 +81,33 @@ def test_damaged_files(tmp_path: Path) -> None:
     (tmp_path / "fingerprint.toml").write_bytes(b"alpha = \xff")
     with pytest.raises(UsageError, match="can't be read"):
         read_settings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[tool.fingerprint]\nalpha = 0.5\n",
+        "[ tool . fingerprint ]\nalpha = 0.5\n",
+        '["tool"."fingerprint"]\nalpha = 0.5\n',
+        "[tool]\nfingerprint.alpha = 0.5\n",
+        "tool.fingerprint.alpha = 0.5\n",
+        "tool = {fingerprint = {alpha = 0.5}}\n",
+        '["t\\u006fol".fingerprint]\nalpha = 0.5\n',
+    ],
+)
+def test_every_spelling_of_the_table_is_found(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n" if text.startswith("[") else "")
+    with (tmp_path / "pyproject.toml").open("a") as file:
+        file.write(text)
+    found = read_settings(tmp_path)
+    assert found is not None and found[1] == {"alpha": 0.5}
+
+
+def test_a_file_without_the_table_is_not_parsed(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.ruff]\nx = 1\n[project.scripts]\nfingerprint = "cli.main:main"\n= =\n'
+    )
+    assert read_settings(tmp_path) is None
+    (tmp_path / "pyproject.toml").write_text("[tool]\nfingerprint = 3\n")
+    with pytest.raises(UsageError, match="no table"):
+        read_settings(tmp_path)

@@ -1,0 +1,126 @@
+"""The statement about a run: predicate of `verification:v1` and `audit:v1`. To sign a run, nothing else is needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, JsonValue
+
+from fingerprint.canonical import canonical
+from fingerprint.record import STATEMENT_TYPE, Digest, Frozen
+
+VERIFICATION = "urn:dnn-fingerprint:verification:v1"
+AUDIT = "urn:dnn-fingerprint:audit:v1"
+JsonObject: TypeAlias = dict[str, JsonValue]
+StoredRow: TypeAlias = Mapping[str, str | None]  # columns of a result; `row` is the text of a `SignedResult.row`
+Count = Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a statement is about, by its SHA-256 (hex)."""
+
+    name: str
+    sha256: str
+
+
+class Place(Frozen):
+    """An entry of a ledger. chain: hash of its chain's first entry. seq: its number from the very first entry on."""
+
+    chain: Digest
+    seq: Annotated[int, Field(gt=0)]
+    hash: Digest
+
+
+class Run(Frozen):
+    """One verify or audit. results_sha256: SHA-256 over the digests of all results' rows, in order."""
+
+    id: str
+    kind: Literal["verify", "audit"]
+    started: str
+    finished: str
+    tool_version: str
+    parameters: JsonObject
+    results: Count
+    results_sha256: Digest
+
+
+class Part(Frozen):
+    """Which part of a run's results a statement holds. first: position of its first result."""
+
+    index: Count
+    of: Annotated[int, Field(gt=0)]
+    first: Count
+
+
+class SignedResult(Frozen):
+    """One result. `row` is what was printed (DESIGN section 9), before any correction over the run."""
+
+    suspect_sha256: str | None
+    suspect_path: str
+    format: str | None
+    runtime: str | None
+    fingerprint_id: str | None
+    settings_sha256: str | None
+    status: str
+    row: JsonObject
+
+
+class RunStatement(Frozen):
+    """Predicate of `verification:v1` and `audit:v1`. ledger: the last entry before the run was signed."""
+
+    schema_version: Literal[1] = 1
+    run: Run
+    part: Part
+    results: tuple[SignedResult, ...]
+    correction: JsonObject | None = None
+    environment: dict[str, str]
+    ledger: Place | None
+
+
+def encode_run(predicate_type: str, subjects: Sequence[Subject], run: RunStatement, rows: Iterable[StoredRow]) -> bytes:
+    """The same bytes as `encode` of a run with these results, from the text that the database has of each.
+
+    An audit has thousands of them, and reading and writing each again takes longer than all else that is done with it.
+
+    Raises:
+        ValueError: text that is not Unicode.
+    """
+    predicate = {name: canonical(value) for name, value in run.model_dump(mode="json").items()}
+    predicate["results"] = b"[" + b",".join(map(_encode_row, rows)) + b"]"
+    return _object(
+        {
+            "_type": canonical(STATEMENT_TYPE),
+            "subject": canonical([{"name": s.name, "digest": {"sha256": s.sha256}} for s in subjects]),
+            "predicateType": canonical(predicate_type),
+            "predicate": _object(predicate),
+        }
+    )
+
+
+def _encode_row(row: StoredRow) -> bytes:
+    text = str(row["row"])
+    # The database's text is this very encoding, but for characters beyond ASCII.
+    value = canonical(json.loads(text)) if "\\u" in text else text.encode()
+    # Quotation marks inside of strings are escaped: only the key itself can match.
+    return canonical({**row, "row": None}).replace(b'"row":null', b'"row":' + value, 1)
+
+
+def _object(fields: Mapping[str, bytes]) -> bytes:
+    """A JSON object of values that are encoded already, as `canonical` writes it."""
+    return b"{" + b",".join(canonical(name) + b":" + fields[name] for name in sorted(fields)) + b"}"
+
+
+def encode_statement(predicate_type: str, subjects: Sequence[Subject], predicate: JsonObject) -> bytes:
+    """The in-toto Statement v1 of a predicate: the bytes to sign. Raises ValueError: text that is not Unicode."""
+    return canonical(
+        {
+            "_type": STATEMENT_TYPE,
+            "subject": [{"name": s.name, "digest": {"sha256": s.sha256}} for s in subjects],
+            "predicateType": predicate_type,
+            "predicate": predicate,
+        }
+    )
