@@ -16,7 +16,7 @@ from fingerprint.runtimes.digest import weights_sha256
 from fingerprint.runtimes.formats import carries_code, sniff
 from fingerprint.runtimes.interface import LoadOptions
 from fingerprint.runtimes.registry import runtime_named
-from fingerprint.transforms.converters import AOTINDUCTOR, TVM
+from fingerprint.transforms.converters import AOTINDUCTOR, CONVERT_S, TVM
 
 BATCH = IMAGES.transpose(0, 3, 1, 2).astype(np.float32) / 255
 
@@ -88,6 +88,9 @@ def test_shapes_are_read_off_tvm_code(check: str, shape: tuple[int | None, ...])
     )
 
 
+PATIENT = pytest.mark.timeout(CONVERT_S + 60)  # compilers take minutes where the machine is busy
+
+
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not has("tvm"):
@@ -104,6 +107,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "m.pt2"
 
 
+@PATIENT
 @pytest.mark.slow
 def test_tvm(library: Path) -> None:
     assert sniff(library) == "tvm" and carries_code("tvm")
@@ -115,6 +119,7 @@ def test_tvm(library: Path) -> None:
         loaded.predict(BATCH[:2])
 
 
+@PATIENT
 @pytest.mark.slow
 def test_aotinductor(package: Path) -> None:
     assert sniff(package) == "aotinductor"
@@ -129,6 +134,7 @@ def test_aotinductor(package: Path) -> None:
     assert weights_sha256(torch_runtime.weights(package, "aotinductor")) == weights_sha256(source)
 
 
+@PATIENT
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["library", "package"])
 def test_in_a_worker(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
