@@ -35,20 +35,19 @@ EPOCHS = {"small": 12, "full": 40}
 RATES = {"plain": 0.1, "plain-hidden": 0.05, "vgg": 0.1}
 # name: architecture; in the order of their building
 TRAINED = {
-    "resnet20-a": "resnet20",
     "plain-a": "plain",
-    "vgg-a": "vgg",
     "hidden-a": "plain-hidden",
-    "resnet20-b": "resnet20",
-    "plain-b": "plain",
     "resnet8-a": "resnet8",
+    "plain-b": "plain",
+    "vgg-a": "vgg",
+    "resnet20-a": "resnet20",
 }
-MATCHED = ("resnet20-a", "plain-a", "vgg-a", "hidden-a")
+MATCHED = ("plain-a", "hidden-a", "resnet8-a")
 HALVES = (
     frozenset({"atreides-K", "AdityaAS", "DenisDrobyshev", "bench-owner"})
-    | {f"bench-{name}" for name in ("resnet20-a", "vgg-a", "plain-b")},
+    | {f"bench-{name}" for name in ("resnet20-a", "resnet8-a", "hidden-a", "plain-b")},
     frozenset({"benjames03", "ga-tardochisalles", "mlcommons", "akamaster"})
-    | {f"bench-{name}" for name in ("plain-a", "hidden-a", "resnet20-b", "resnet8-a")},
+    | {f"bench-{name}" for name in ("plain-a", "vgg-a")},
 )
 FAMILIES = (
     "characteristic",
@@ -106,7 +105,7 @@ def plan(data: Path, scale: str) -> Plan:
     ]
     owners = (
         Base("akamaster_resnet20", "akamaster", path=data / "cifar10/akamaster_resnet20.pt2"),
-        Base("plain", "bench-owner", recipe=recipe("plain", scale, SEED + 1), other=other("plain")),
+        Base("plain", "bench-owner", recipe=recipe("plain", scale, SEED + 1), other=other("plain"), twins=2),
     )
     return Plan(f"cifar10-{scale}", SPEC, 10, owners, (*trained, *strangers), MATCHED, rows(scale), HALVES, SEED)
 

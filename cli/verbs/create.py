@@ -60,7 +60,19 @@ def create(
     screen: Annotated[
         int | None,
         typer.Option(
-            "--screen", metavar="N", help="Small nets to train for screening. Default: 3 where the data allow."
+            "--screen",
+            metavar="N",
+            help="Small nets to train for screening. Default: 3 where the data allow, none beside --screen-model.",
+        ),
+    ] = None,
+    screen_model: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--screen-model",
+            metavar="PATH",
+            show_default=False,
+            help="Your own net, trained like MODEL from another seed: probes are chosen that it does not match. It "
+            "never calibrates, and is opened in this process. Repeatable.",
         ),
     ] = None,
     make_references: flags.MakeReferences = 0,
@@ -127,6 +139,7 @@ def create(
             seed=seed,
             declared_bound=declare_bound,
             screen=screen,
+            screen_models=screen_model or (),
             integrity=integrity,
             certify=certify,
             factory=factory,

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.owner import Owner
 from fingerprint.api.preparation import Preparation
+from fingerprint.api.screen_models import OVERSAMPLE
 from fingerprint.data import CleanImages
 from fingerprint.decision.statistics import target_margins
 from fingerprint.errors import CreateError, UsageError
@@ -117,7 +118,7 @@ class Choosing(Preparation):
                 raise CreateError(
                     f"{family.name} probes need clean images", remedy="Give --data: images, labels or not."
                 )
-            if family.needs_others and not self.nets:
+            if family.needs_others and not self.screening:
                 raise CreateError(
                     f"{family.name} probes need unrelated nets to compare with",
                     remedy="Give --data with at least 10 labelled images per class, and no --screen 0.",
@@ -152,11 +153,13 @@ class Choosing(Preparation):
             seed=self.derive(f"family/{family.name}"),
             progress=self.progress,
             batches=self.owner.batches,
-            others=tuple(net.outputs for net in self.nets),
+            others=tuple(net.outputs for net in self.screening),
+            twins=tuple(found for twin in self.twins if (found := twin.differentiable(self.progress)) is not None),
         )
         before = self.owner.passes
         plain = bool(self.options.integrity) and family.purpose == "integrity"  # then none is preferred to another
-        candidates = family.generate(context, math.ceil(count * (SPARE if plain else family.oversample)))
+        more = OVERSAMPLE if self.twins and family.purpose == "lineage" and not family.holds_off else 1
+        candidates = family.generate(context, math.ceil(count * (SPARE if plain else family.oversample * more)))
         spent = candidates.passes if family.needs_gradients else self.owner.passes - before
         confirmed = np.nonzero(labels_of(self.owner.predict(candidates.images)) == candidates.targets)[0]
         candidates = candidates.take(confirmed)
@@ -196,7 +199,8 @@ class Choosing(Preparation):
 
     def _scores(self, candidates: Candidates) -> NDArray[np.float64]:
         kept = self._survival(candidates.images, candidates.targets) >= candidates.slack
-        transferred = [net.labels(candidates.images) == candidates.targets for net in self.nets]
+        transferred = [(net.labels(candidates.images) == candidates.targets).astype(np.float64) for net in self.nets]
+        transferred += [twin.transfer(candidates.images, candidates.targets) for twin in self.twins]
         found = uniqueness(kept, transferred)
         return found if candidates.merit is None else found + candidates.merit
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fingerprint.api.choosing import ProbeSet, make_probes
 from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.references import find_references
-from fingerprint.api.reproduce import require_images
+from fingerprint.api.reproduce import require_images, require_no_screen_models
 from fingerprint.errors import CalibrationError, CreateError, ModelError, SpecError, UsageError
 from fingerprint.model import Images, Labels
 from fingerprint.probes.seeds import derive
@@ -46,6 +46,7 @@ def add_control_sets(
     made = manifest.making
     if made is None:
         raise UsageError("this record does not say how its probes were made, so no control set can be of the same make")
+    require_no_screen_models(fingerprint)
     if made.data_sha256 is not None and options.data is None:
         raise UsageError("this record was made with images", remedy="Give the same with --data for its control sets.")
     if made.data_sha256 is not None and options.data is not None:

@@ -173,7 +173,7 @@ class _Creation(Choosing):
 
     def _screens(self, families: Sequence[Family], payload: Payload) -> tuple[Screen, ...]:
         screens = []
-        for net in (*self.nets, *self.twins):
+        for net in self.screening:
             labels = net.labels(payload.probes)
             one_hot: Floats = np.eye(self.owner.classes, dtype=np.float32)[labels]
             found = {}

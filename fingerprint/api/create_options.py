@@ -21,7 +21,9 @@ class CreateOptions:
     unrelated models, which calibrate. data: clean images. budget: probes stored. families: None = characteristic
     where the file gives gradients, else natural. seed: for tests; the record is then non-evidential. declared_bound:
     match rate that the owner declares unrelated models not to exceed. screen: small nets to train for screening
-    (None: 3 where the data allow). allow_code: open references whose format can carry code. make_references: small nets
+    (None: 3 where the data allow, none beside screen models). screen_models: the owner's own nets of the same making
+    from other seeds, which screen (`api.screen_models`).
+    allow_code: open references whose format can carry code. make_references: small nets
     to train from the data as references. control_sets: other owners' models, of which probe sets of the same make are
     kept. ancestors: public models that the owner's was made from. secret: K itself, to make the same probes again.
     nonce: SHA-256 of the judge's nonce that K was derived from, to be recorded. integrity: probes that tell tampering
@@ -38,6 +40,7 @@ class CreateOptions:
     seed: int | None = None
     declared_bound: float | None = None
     screen: int | None = None
+    screen_models: Sequence[Path] = ()
     factory: str | None = None
     allow_code: bool = False
     make_references: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,16 +12,17 @@ from pydantic import JsonValue
 
 from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.owner import Owner, confirm_spec, detect_spec
+from fingerprint.canonical import canonical
 from fingerprint.data import CleanImages, load_images
 from fingerprint.errors import DataError
 from fingerprint.limits import DEFAULT
 from fingerprint.model import InputSpec
 from fingerprint.probes.seeds import derive, new_secret, numpy_seed
 from fingerprint.progress import Progress
-from fingerprint.record import canonical
 from fingerprint.spec import find_spec
 
 if TYPE_CHECKING:
+    from fingerprint.api.screen_models import ScreenModel
     from fingerprint.probes.screening import ScreeningNet
 
 DATA_BYTES = 2 * 1024**3  # memory that clean images may take
@@ -38,12 +39,18 @@ class Preparation:
     secret: bytes = field(init=False, repr=False)
     data: CleanImages | None = None
     nets: list[ScreeningNet] = field(default_factory=list)
+    twins: list[ScreenModel] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.secret = self.options.secret or new_secret(self.options.seed)
 
+    @property
+    def screening(self) -> Sequence[ScreeningNet | ScreenModel]:
+        """Whatever screens candidates."""
+        return [*self.nets, *self.twins]
+
     def prepare(self) -> None:
-        """Spec, gradients, data, screening nets."""
+        """Spec, gradients, data, screening nets and models."""
         found = find_spec(self.owner.path, self.options.spec)
         spec = found.spec if found else detect_spec(self.owner, self._load_data, self.progress)
         self.owner.bind(spec)
@@ -51,6 +58,7 @@ class Preparation:
         self.data = self._load_data(spec)
         if self.data is not None and self.data.labels is not None:
             confirm_spec(self.owner, self.data, self.progress)
+        self._open_screens()
         self._train_screens()
 
     def _load_data(self, spec: InputSpec) -> CleanImages | None:
@@ -66,11 +74,17 @@ class Preparation:
             )
         return data
 
+    def _open_screens(self) -> None:
+        if self.options.screen_models:
+            from fingerprint.api.screen_models import open_screen_models
+
+            self.twins = open_screen_models(self.options.screen_models, self.owner, self.options.references)
+
     def _train_screens(self) -> None:
         from fingerprint.probes.screening import can_screen, train
 
         wanted = self.options.screen
-        if wanted == 0 or (self.data is None and wanted is None):
+        if wanted == 0 or (wanted is None and (self.data is None or self.twins)):
             return
         if self.data is None or not can_screen(self.data, self.owner.classes):
             if wanted:

@@ -21,6 +21,7 @@ from fingerprint.api.choosing import ProbeSet, make_probes
 from fingerprint.api.create import create
 from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.preparation import DATA_BYTES, data_sha256
+from fingerprint.api.screen_models import PREFIX
 from fingerprint.data import load_images
 from fingerprint.errors import UsageError
 from fingerprint.limits import DEFAULT
@@ -113,6 +114,7 @@ def reproduce(
         )
     if data is not None and made.data_sha256 is not None:
         require_images(fingerprint, data)
+    require_no_screen_models(fingerprint)
     again = make_probes(
         model,
         CreateOptions(
@@ -129,6 +131,15 @@ def reproduce(
         progress=progress,
     )
     return compare_probes(fingerprint, again)
+
+
+def require_no_screen_models(fingerprint: Fingerprint) -> None:
+    """Raise UsageError where models that the record only names by digest chose its probes."""
+    if any(screen.name.startswith(PREFIX) for screen in fingerprint.manifest.screens):
+        raise UsageError(
+            "this record's probes were chosen with models of the owner's (--screen-model), which it does not hold",
+            remedy="A judge's --nonce makes fresh probes without them.",
+        )
 
 
 def require_images(fingerprint: Fingerprint, data: Path) -> None:

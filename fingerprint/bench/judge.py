@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from fingerprint.bench.asking import Asker, Question
 from fingerprint.bench.combine import Cohort
-from fingerprint.bench.making import Made, Maker
-from fingerprint.bench.methods import UNSCREENED, Method
+from fingerprint.bench.making import Made, Maker, Screening
+from fingerprint.bench.methods import TWINNED, UNSCREENED, Method, bare
 from fingerprint.bench.metrics import Cell
 from fingerprint.bench.panel import Index, Panel
 from fingerprint.bench.plan import Plan
@@ -52,11 +53,21 @@ class Trial:
         return np.array(rows, np.int64)
 
 
-def trial(owner: Member, members: Sequence[Member], families: Sequence[str], maker: Maker, asker: Asker) -> Trial:
-    """Make the owner's fingerprints and ask everybody, the owner first."""
-    plain = [name for name in families if not name.startswith(UNSCREENED)]
-    bare = [name.removeprefix(UNSCREENED) for name in families if name.startswith(UNSCREENED)]
-    tried = {**maker.make(owner, plain), **{UNSCREENED + n: m for n, m in maker.make(owner, bare, 0).items()}}
+def trial(
+    owner: Member,
+    members: Sequence[Member],
+    families: Sequence[str],
+    maker: Maker,
+    asker: Asker,
+    twins: Sequence[Path] = (),
+) -> Trial:
+    """Make the owner's fingerprints and ask everybody, the owner first. `twins`: screen the families `TWINNED`."""
+    tried: dict[str, Made | str] = {}
+    ways = {UNSCREENED: Screening(0), TWINNED: Screening(0, tuple(twins)) if twins else None, "": None}
+    for prefix, screening in ways.items():
+        named = [name for name in families if name not in tried and name.startswith(prefix)]
+        made_so = maker.make(owner, [bare(name) for name in named], screening) if named else {}
+        tried |= {prefix + name: found for name, found in made_so.items()}
     failed = {name: found for name, found in tried.items() if isinstance(found, str)}
     for name, why in failed.items():
         maker.progress.note(f"{owner.name}: no {name} probes: {why}")

@@ -21,6 +21,7 @@ from fingerprint.errors import FingerprintError
 from fingerprint.model import Images, Labels
 from fingerprint.probes.registry import family as family_named
 from fingerprint.progress import Progress
+from fingerprint.runtimes.parts import model_sha256
 
 TOGETHER = 4  # families that are made in one go, and share the nets that screen
 
@@ -42,6 +43,14 @@ class Made:
 
 
 @dataclass(frozen=True)
+class Screening:
+    """What screens candidates: so many nets that `create` trains on the owner's images, and the owner's own models."""
+
+    nets: int
+    models: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
 class Maker:
     """Makes up to `budget` probes of each family below `folder`.
 
@@ -55,9 +64,9 @@ class Maker:
     screens: int
     progress: Progress
 
-    def make(self, owner: Member, families: Sequence[str], screens: int | None = None) -> dict[str, Made | str]:
+    def make(self, owner: Member, families: Sequence[str], screening: Screening | None = None) -> dict[str, Made | str]:
         """The probes of each family, or why there are none. What was made before is not made again."""
-        screens = self.screens if screens is None else screens
+        screens = Screening(self.screens) if screening is None else screening
         found: dict[str, Made | str] = {}
         missing = []
         for family in families:
@@ -73,7 +82,7 @@ class Maker:
                 found[family] = _read(family, self._place(owner, family, screens))
         return found
 
-    def _group(self, owner: Member, families: Sequence[str], screens: int) -> Mapping[str, str]:
+    def _group(self, owner: Member, families: Sequence[str], screens: Screening) -> Mapping[str, str]:
         """Make families together; where one fails, one by one. Answers what failed."""
         try:
             self._create(owner, families, screens)
@@ -86,7 +95,7 @@ class Maker:
             return failed
         return {}
 
-    def _create(self, owner: Member, families: Sequence[str], screens: int) -> None:
+    def _create(self, owner: Member, families: Sequence[str], screens: Screening) -> None:
         options = CreateOptions(
             owner.name,
             spec=owner.spec,
@@ -94,7 +103,8 @@ class Maker:
             budget=self.budget * len(families),
             families=families,
             seed=self.seed,
-            screen=screens,
+            screen=screens.nets,
+            screen_models=screens.models,
         )
         started = time.monotonic()
         made = make_probes(owner.path, options, progress=self.progress)
@@ -114,16 +124,18 @@ class Maker:
             )
             temporary.replace(place)
 
-    def _place(self, owner: Member, family: str, screens: int) -> Path:
-        what = {
+    def _place(self, owner: Member, family: str, screens: Screening) -> Path:
+        what: dict[str, object] = {
             "owner": owner.sha256,
             "family": family,
             "code": code_of(family),
             "budget": self.budget,
             "seed": self.seed,
-            "screens": screens,
+            "screens": screens.nets,
             "data": self.splits.digest,
         }
+        if screens.models:
+            what["models"] = [model_sha256(path)[0] for path in screens.models]
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
         return self.folder / f"{owner.name}-{family.partition(':')[0]}-{digest}.npz"
 

@@ -27,6 +27,12 @@ from fingerprint.decision.statistics import correlation, fisher_z
 Scores = NDArray[np.float64]
 Statistic = Callable[[Sequence[Panel], Cohort], Scores]
 UNSCREENED = "unscreened:"  # before a family's name: made without screening nets
+TWINNED = "twinned:"  # before a family's name: screened by the owner's twins, where it has some, else as usual
+
+
+def bare(name: str) -> str:
+    """A family's name without what says how it was screened."""
+    return name.removeprefix(UNSCREENED).removeprefix(TWINNED)
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ def methods(
 ) -> list[Method]:
     """Every single family by match rate and by soft outputs, the baselines, and combinations of some families.
 
-    `alternatives`: other families to combine; a name behind `UNSCREENED` is made without screening nets.
+    `alternatives`: other families to combine; `UNSCREENED` or `TWINNED` before a name says how it is screened.
     """
     found = [Method(name, (name,), match_rate) for name in families]
     found += [Method(f"{name}, soft outputs", (name,), output_correlation, soft=True) for name in families]

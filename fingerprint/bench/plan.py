@@ -14,7 +14,8 @@ from fingerprint.model import InputSpec
 class Base:
     """An owner or a stranger as released: a file of somebody's, or a net that the benchmark trains.
 
-    other: the architecture that a student of another kind gets (a name of `distil`).
+    other: the architecture that a student of another kind gets (a name of `distil`). twins: nets that its owner trains
+    by the same recipe from other seeds, which screen its probes and are nobody's suspects.
     """
 
     name: str
@@ -22,10 +23,13 @@ class Base:
     path: Path | None = None
     recipe: Recipe | None = None
     other: str = "cnn"
+    twins: int = 0
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.recipe is None):
             raise UsageError(f"{self.name} needs a file or a recipe, not both")
+        if self.twins and self.recipe is None:
+            raise UsageError(f"{self.name} has no recipe to train twins by")
 
 
 @dataclass(frozen=True)

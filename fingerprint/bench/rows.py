@@ -12,10 +12,10 @@ def _training(scale: str) -> dict[str, str]:
     """Keys of training steps by what they do."""
     full = scale == "full"
     return {
-        "tune": "epochs=10" if full else "epochs=3:images=6000",
-        "retrain": "epochs=20" if full else "epochs=4:images=10000",
-        "distil": "epochs=60" if full else "epochs=8:images=10000",
-        "adversarial": "epochs=10:steps=5" if full else "epochs=2:steps=3:images=8000",
+        "tune": "epochs=10" if full else "epochs=3:images=5000",
+        "retrain": "epochs=20" if full else "epochs=2:images=8000",
+        "distil": "epochs=60" if full else "epochs=5:images=8000",
+        "adversarial": "epochs=10:steps=5" if full else "epochs=2:steps=3:images=5000",
     }
 
 

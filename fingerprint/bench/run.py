@@ -12,7 +12,7 @@ import fingerprint
 from fingerprint.bench.asking import Asker
 from fingerprint.bench.judge import Trial, trial
 from fingerprint.bench.making import Maker
-from fingerprint.bench.methods import UNSCREENED, Method, methods
+from fingerprint.bench.methods import Method, bare, methods
 from fingerprint.bench.page import page
 from fingerprint.bench.plan import Plan
 from fingerprint.bench.plots import draw
@@ -49,7 +49,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for family in (*self.families, *self.combination, *chain.from_iterable(self.alternatives)):
-            family_named(family.removeprefix(UNSCREENED))
+            family_named(bare(family))
         if not self.families or not self.combination or not self.queries:
             raise UsageError("the benchmark needs at least one family, one to combine, and one budget of queries")
         if min(self.queries) < len(self.combination):
@@ -83,7 +83,8 @@ def run(plan: Plan, splits: Splits, folder: Path, options: Options, progress: Pr
             options.screens,
             progress,
         )
-        trials = [trial(owner, members, needed, maker, asker) for owner in owners]
+        twins = {base.name: zoo.twins(base) for base in plan.owners}
+        trials = [trial(owner, members, needed, maker, asker, twins[owner.base]) for owner in owners]
     return _results(plan, splits, options, tried, trials, members, missing, progress)
 
 

@@ -27,6 +27,7 @@ from fingerprint.runtimes.parts import model_sha256
 from fingerprint.spec import find_spec, load_spec, sidecar_path
 from fingerprint.transforms.derive import derive
 
+TWIN_SEEDS = 499  # from an owner's seed to that of its first twin: far from those of other nets
 Maker = Callable[[Path], Path]  # a folder -> the model file made in it
 
 
@@ -84,6 +85,8 @@ class Zoo:
         """Everybody: owners and strangers, then row by row what was made of them."""
         for number, base in enumerate((*self.plan.owners, *self.plan.strangers)):
             yield self.base(base, self.build and self._mine(number))
+            if self.build and self._mine(number):
+                self.twins(base)
         yield from self.derivatives()
 
     def _mine(self, number: int) -> bool:
@@ -108,6 +111,21 @@ class Zoo:
                 yield self._derived(member, row, row.chain(base), self.build and self._mine(done))
                 done += 1
                 self.progress.step("zoo", done, total)
+
+    def twins(self, base: Base) -> list[Path]:
+        """The nets that this owner trained by the same recipe to screen with; they are no members."""
+        recipe = base.recipe
+        if not base.twins or recipe is None:
+            return []
+        found = []
+        for number in range(base.twins):
+            twin = replace(base, name=f"{base.name}-twin-{number}", twins=0)
+            twin = replace(twin, recipe=replace(recipe, seed=recipe.seed + TWIN_SEEDS + number))
+            try:
+                found.append(self._trained(twin, self.build).path)
+            except DataError as error:
+                self.progress.note(f"{twin.name}: {error.message}")
+        return found
 
     # -- making ------------------------------------------------------------------------------------------------------
 

@@ -1,10 +1,10 @@
 """Natural probes on which the owner's answer differs most from that of unrelated nets.
 
 Clean images, and mixtures of two (CutMix, means), are ranked by how surprising the owner's label is to nets that
-`create` trained for screening: the mean over the nets of log p_net(their label) - log p_net(owner's label), weighed by
-the owner's own confidence. Where AKH (QuRD, AAAI 2025) takes what the owner gets *wrong*, this takes what only the
-owner says: labels of the images are not needed to make it. Uses unrelated nets to generate, so it is off by default
-(see docs/families.md).
+`create` trained for screening, or to the owner's screen models: the mean over them of log p_owner(label) -
+log p_net(label), the evidence for the owner in one answer. Where AKH (QuRD, AAAI 2025) takes what the owner gets
+*wrong*, this takes what only the owner says: labels of the images are not needed to make it. Uses unrelated nets to
+generate, so it is off by default (see docs/families.md).
 """
 
 from __future__ import annotations
@@ -29,13 +29,11 @@ from fingerprint.probes.seeds import numpy_seed
 class DifferenceFamily(ProbeFamily):
     """Ranks natural images by how much the owner's answer differs from unrelated nets'.
 
-    look_at: clean images shown to the owner at most; mixtures: mixed images shown besides; confidence: weight of the
-    owner's own margin in the rank.
+    look_at: clean images shown to the owner at most; mixtures: mixed images shown besides.
     """
 
     look_at: int = 5000
     mixtures: int = 2000
-    confidence: float = 0.5
 
     name: ClassVar[str] = "difference"
     needs_gradients: ClassVar[bool] = False
@@ -44,8 +42,8 @@ class DifferenceFamily(ProbeFamily):
     needs_others: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.look_at < 1 or self.mixtures < 0 or self.confidence < 0:
-            raise UsageError("difference probes: look_at at least 1, mixtures and confidence at least 0")
+        if self.look_at < 1 or self.mixtures < 0:
+            raise UsageError("difference probes: look_at at least 1, mixtures at least 0")
 
     def generate(self, context: ProbeContext, count: int) -> Candidates:
         """See `ProbeFamily.generate`. `merit` is the rank of the difference, from 0 to 1."""
@@ -61,9 +59,7 @@ class DifferenceFamily(ProbeFamily):
         for kind, batch in self._sources(data, np.random.default_rng(numpy_seed(context.seed, "mix"))):
             outputs = context.predict(batch)
             labels.append(np.asarray(outputs.argmax(axis=1), np.int64))
-            values.append(
-                surprise([other(batch) for other in context.others], labels[-1]) + self.confidence * _margins(outputs)
-            )
+            values.append(evidence(outputs, [other(batch) for other in context.others], labels[-1]))
             images.append(batch)
             kinds += [kind] * len(batch)
             context.progress.step("difference probes", len(kinds), len(data) + self.mixtures)
@@ -90,19 +86,18 @@ class DifferenceFamily(ProbeFamily):
                     yield kind, ((first.astype(np.uint16) + second + 1) // 2).astype(np.uint8)
 
 
-def surprise(outputs: list[Floats], labels: Labels) -> NDArray[np.float64]:
-    """Mean over models of (their largest log output - that of the given label), (N,); zero where all agree.
+def evidence(own: Floats, others: list[Floats], labels: Labels) -> NDArray[np.float64]:
+    """Log probability of each label for the owner, less its mean over others, (N,).
 
     Args:
-        outputs: per model (N, K) outputs.
+        own: (N, K) outputs of the owner.
+        others: per other model (N, K) outputs.
         labels: (N,) below K.
     """
     rows = np.arange(len(labels))
-    logs = [centred_log_outputs(o) for o in outputs]
-    return np.asarray(np.mean([log.max(axis=1) - log[rows, labels] for log in logs], axis=0))
 
+    def log_probability(outputs: Floats) -> NDArray[np.float64]:
+        logs = centred_log_outputs(outputs)
+        return np.asarray(logs[rows, labels] - np.logaddexp.reduce(logs, axis=1))
 
-def _margins(outputs: Floats) -> NDArray[np.float64]:
-    """Largest minus second log output (N,)."""
-    top = np.sort(centred_log_outputs(outputs), axis=1)[:, -2:]
-    return np.asarray(top[:, 1] - top[:, 0])
+    return np.asarray(log_probability(own) - np.mean([log_probability(o) for o in others], axis=0))

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import torch
     from _typeshed import DataclassInstance
 
+    from fingerprint.probes.gradient import DifferentiableOwner
+
 Survival = Callable[[Images, Labels], Floats]  # (N, H, W, C), (N,) -> (copies, N): margin of the target label
 Predict = Callable[[Images], Floats]  # (N, H, W, C) uint8 -> (N, K) outputs aligned to common classes
 
@@ -35,7 +37,8 @@ class ProbeContext:
     on compressed copies of the owner; below zero the label is lost.
     data: clean images, if any. seed: bytes that decide all randomness of this family.
     batches: smallest and largest batch that the module takes (None: no limit). others: outputs of unrelated nets that
-    `create` trained for screening, for families that say `needs_others`.
+    `create` trained for screening, and of screen models, for families that say `needs_others`. twins: screen models
+    (`api.screen_models`) that give gradients.
     """
 
     predict: Predict
@@ -48,6 +51,7 @@ class ProbeContext:
     progress: Progress
     batches: tuple[int, int | None] = (1, None)
     others: Sequence[Predict] = ()
+    twins: Sequence[DifferentiableOwner] = ()
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,8 @@ class ProbeFamily(ABC):
     """One method of making probes, configured in `__init__` and called on a context.
 
     needs_labels: works only with labelled clean images; needs_data: only with clean images; needs_others: only with
-    unrelated nets, so it is never part of a default. purpose: which axis of a verdict the probes serve. oversample:
-    candidates to ask for per probe kept.
+    unrelated nets, so it is never part of a default. holds_off: makes probes against screen models itself. purpose:
+    which axis of a verdict the probes serve. oversample: candidates to ask for per probe kept.
     """
 
     name: ClassVar[str]
@@ -93,6 +97,7 @@ class ProbeFamily(ABC):
     needs_labels: ClassVar[bool]
     needs_data: ClassVar[bool] = False
     needs_others: ClassVar[bool] = False
+    holds_off: ClassVar[bool] = False
     purpose: ClassVar[Literal["lineage", "integrity"]] = "lineage"
     oversample: ClassVar[int] = 2
 

@@ -30,12 +30,14 @@ RECORDED_COPIES = (
 )
 
 
-def uniqueness(kept: NDArray[np.bool_], transferred: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
+def uniqueness(
+    kept: NDArray[np.bool_], transferred: Sequence[NDArray[np.float64] | NDArray[np.bool_]]
+) -> NDArray[np.float64]:
     """Uniqueness Score (N,) of each candidate.
 
     Args:
         kept: (copies, N) whether each compressed copy gives the candidate its target label.
-        transferred: per screening net, (N,) whether it does.
+        transferred: per screening net or model, (N,) whether it does, or how near it is to, from 0 to 1.
     """
     transfer = np.mean(transferred, axis=0) if len(transferred) else np.zeros(kept.shape[1])
     return np.asarray(kept.mean(axis=0) - transfer)

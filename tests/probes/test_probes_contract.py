@@ -215,7 +215,7 @@ SETTINGS = {
     "zeroth": "start=uniform,kappa=0.1,directions=6,cell=2,probing=4,damping=0.2,steps=12,rate=8",
     "signature": "code=a published sentence,start=smooth,kappa=1,delta=0.05,draws=2,steps=30,rate=6",
     "robust": "start=blend,noise=8,draws=2,kappa=0.5,cut=0.75,steps=20,rate=12",
-    "difference": "look_at=50,mixtures=20,confidence=0",
+    "difference": "look_at=50,mixtures=20",
     "natural": "look_at=20,mix_rounds=2",
 }
 

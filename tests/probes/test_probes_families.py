@@ -20,8 +20,9 @@ from fingerprint.probes.boundary import BoundaryFamily
 from fingerprint.probes.characteristic import CharacteristicFamily
 from fingerprint.probes.composite import CompositeFamily, level
 from fingerprint.probes.descent import Descent, approach, descend, hinge
-from fingerprint.probes.difference import DifferenceFamily, surprise
+from fingerprint.probes.difference import DifferenceFamily, evidence
 from fingerprint.probes.gradient import DifferentiableOwner, target_margin
+from fingerprint.probes.interface import Candidates
 from fingerprint.probes.intrinsic import IntrinsicFamily
 from fingerprint.probes.making import Maker, start_images
 from fingerprint.probes.minimal import MinimalFamily
@@ -294,17 +295,38 @@ def test_zeroth_order_counts_its_queries() -> None:
     assert found.passes == sum(asked)
 
 
-def test_differences_are_ranked_by_surprise() -> None:
+def test_differences_are_ranked_by_evidence() -> None:
     made = context(Owner(), data=clean_images(150))
     others = tuple((lambda i, s=s: answers(Owner(s), i)) for s in (1, 2, 3))
     object.__setattr__(made, "others", others)
-    found = DifferenceFamily(confidence=0.0).generate(made, 30)
-    values = surprise([other(found.images) for other in others], found.targets)
+    found = DifferenceFamily().generate(made, 30)
+    values = evidence(answers(Owner(), found.images), [other(found.images) for other in others], found.targets)
     assert (np.diff(values) <= 1e-9).all()
     rates = [(other(found.images).argmax(axis=1) == found.targets).mean() for other in others]
     assert np.mean(rates) < 0.15  # chance is 0.25
-    agreed = np.eye(3, dtype=np.float32)
-    assert surprise([agreed * 5], np.arange(3)) == pytest.approx(np.zeros(3))
+    agreed = np.eye(3, dtype=np.float32) * 5
+    assert evidence(agreed, [agreed, agreed], np.arange(3)) == pytest.approx(np.zeros(3))
+    doubtful = np.zeros((3, 3), np.float32)
+    assert (evidence(doubtful, [agreed], np.arange(3)) < 0).all(), "what the owner doubts is no evidence"
+
+
+def test_robust_probes_hold_screen_models_off() -> None:
+    """Nets that are held off give other labels; a net that was not there is not met more often than before."""
+    made = context(Owner(), data=clean_images(50))
+    twins = [DifferentiableOwner(Owner(seed), SPEC, CLASSES) for seed in (1, 2)]
+    before = RobustFamily().generate(made, 60)
+    object.__setattr__(made, "twins", twins)
+    after = RobustFamily().generate(made, 60)
+    assert (answers(Owner(), after.images).argmax(axis=1) == after.targets).all()
+
+    def matched(seed: int, found: Candidates) -> float:
+        return float((answers(Owner(seed), found.images).argmax(axis=1) == found.targets).mean())
+
+    assert max(matched(1, before), matched(2, before)) > 0.1, "else there is nothing to hold off"
+    assert max(matched(1, after), matched(2, after)) < 0.05
+    assert after.passes >= 3 * len(after), "passes of the models that are held off count too"
+    object.__setattr__(made, "twins", twins[:1])
+    assert RobustFamily(weight=0.0).generate(made, 60).images.tobytes() == before.images.tobytes()
 
 
 # -- intrinsic -------------------------------------------------------------------------------------------------------
