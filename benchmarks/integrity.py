@@ -32,7 +32,7 @@ from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.owner import Owner
 from fingerprint.data import CleanImages, load_images
 from fingerprint.decision.allow import kind_of, within
-from fingerprint.decision.attribution import Attributor
+from fingerprint.decision.attribution_soft import attributor
 from fingerprint.decision.integrity import IntegrityTest, Trials, log_margins
 from fingerprint.errors import FingerprintError
 from fingerprint.model import Floats, Images, Labels
@@ -226,7 +226,7 @@ def evaluate(
     }
     everything = Trials.of(record, np.arange(len(record.payload.probes)))
     serving = record.payload.family == 1
-    attributors = {soft: Attributor(everything, serving, soft=soft) for soft in (False, True)}
+    attributors = {soft: attributor(everything, serving, soft=soft) for soft in (False, True)}
     assert test.labels is not None
     base = float((owner.predict(test.images).argmax(axis=1) == test.labels).mean())
     maker, rows = CopyMaker(owner, thief, 77), []

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from fingerprint.api.answers import Draw
-from fingerprint.decision.attribution import Attributor
+from fingerprint.decision.attribution_soft import attributor
 from fingerprint.decision.integrity import IntegrityTest, Trials, log_margins
 from fingerprint.decision.statistics import align, is_soft
 from fingerprint.decision.verdict import Verdict
@@ -51,5 +51,5 @@ def judged(
     concluded, evidence = test.decide(given[mine], None if margins is None else margins[mine])
     made = None
     if mine.any() and not mine.all():
-        made = Attributor(trials, mine, soft=margins is not None).name(given, margins)
+        made = attributor(trials, mine, soft=margins is not None).name(given, margins)
     return replace(verdict, integrity=concluded, integrity_evidence=evidence, attribution=made, explanation="")

@@ -85,7 +85,7 @@ class Attributor:
     def __init__(self, trials: Trials, integrity: NDArray[np.bool_], *, soft: bool) -> None:
         self._trials, self._integrity = trials, integrity
         self._statistic: Statistic = "soft margins" if soft else "labels"
-        self._near = _part(trials, integrity)
+        self._near = part_of(trials, integrity)
         self._deviation = Deviation(self._near, self._statistic)
         kinds = np.array([KINDS.index(kind_of(how)) for how in trials.hows], np.int64)
         squeezed = np.array([is_compression(how) for how in trials.hows], np.bool_)
@@ -105,8 +105,8 @@ class Attributor:
         self._cut, self._slope = _logistic(closest, squeezed)
         truth = kinds[pure]
         scores = _closeness(nearest)[pure]
-        self._width = _temperature(scores, truth)
-        right = [_mean_right(scores.argmax(axis=1), truth)]
+        self._width = temperature_of(scores, truth)
+        right = [mean_right(scores.argmax(axis=1), truth)]
         self._discriminant: Discriminant | None = None
         if len(self._known) > 1:
             alike = self._directions @ self._directions.T
@@ -126,11 +126,11 @@ class Attributor:
         for number in range(FOLDS):
             learnt = Discriminant(rows[fold != number], truth[fold != number], len(self._known))
             held[fold == number] = learnt.scores(rows[fold == number])
-        self._temperature = _temperature(held, truth)
+        self._temperature = temperature_of(held, truth)
         self._discriminant = Discriminant(rows, truth, len(self._known))
         own = self._discriminant.scores(rows)[np.arange(len(rows)), truth]
         self._farthest = float(-own.min()) * BEYOND
-        return _mean_right(held.argmax(axis=1), truth)
+        return mean_right(held.argmax(axis=1), truth)
 
     def name(self, labels: Labels, margins: NDArray[np.float64] | None) -> Attribution:
         """The likely transformation of a model that gives these labels (N,) and log margins (N,)."""
@@ -142,7 +142,7 @@ class Attributor:
         nearest, closest = self._nearest(ratios), ratios[:, self._squeezed].min(initial=FAR)
         squeezed = _sigmoid((np.log(self._cut) - np.log(closest + 1e-3)) / self._slope)
         found = dict.fromkeys(COMPRESSIONS, 0.0) | dict.fromkeys((KINDS[i] for i in self._known), 0.0)
-        for kind, share in zip(COMPRESSIONS, _softmax(_closeness(nearest) / self._width)[0], strict=True):
+        for kind, share in zip(COMPRESSIONS, softmax(_closeness(nearest) / self._width)[0], strict=True):
             found[kind] = squeezed * float(share)
         unlike = self._add_others(found, labels, margins, 1.0 - squeezed)
         best = max(found, key=lambda kind: found[kind])
@@ -165,7 +165,7 @@ class Attributor:
         alike = self._direction(labels[None], given) @ self._directions.T
         features = self._features(labels[None], alike)
         scores = self._discriminant.scores((features - self._centre) / self._scale)
-        for i, part in zip(self._known, _softmax(scores / self._temperature)[0], strict=True):
+        for i, part in zip(self._known, softmax(scores / self._temperature)[0], strict=True):
             found[KINDS[i]] = share * float(part)
         return bool(-scores.max() > self._farthest)
 
@@ -187,8 +187,8 @@ class Attributor:
         groups = [*self._groups[1:], *self._other_groups]
         cosines = [alike[:, group].max(axis=1, initial=-1.0) for group in groups]
         changed = labels != self._trials.targets
-        rates = [_logit(changed[:, self._integrity]), _logit(changed[:, ~self._integrity])]
-        return np.stack([*cosines, *rates, _favourite(labels, changed)], axis=1)
+        rates = [logit(changed[:, self._integrity]), logit(changed[:, ~self._integrity])]
+        return np.stack([*cosines, *rates, favourite(labels, changed)], axis=1)
 
 
 class Discriminant:
@@ -219,7 +219,7 @@ class Discriminant:
         return found
 
 
-def _part(trials: Trials, probes: NDArray[np.bool_]) -> Trials:
+def part_of(trials: Trials, probes: NDArray[np.bool_]) -> Trials:
     return Trials(trials.hows, trials.labels[:, probes], trials.margins[:, probes], trials.targets[probes])
 
 
@@ -228,7 +228,7 @@ def _closeness(nearest: Matrix) -> Matrix:
     return np.asarray(-np.log(nearest + np.array(SIMPLER)))
 
 
-def _favourite(labels: NDArray[np.int64], changed: NDArray[np.bool_]) -> NDArray[np.float64]:
+def favourite(labels: NDArray[np.int64], changed: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(M,) share of the changed answers that one label has; 0.3 where there are too few to say."""
     found = np.full(len(labels), 0.3)
     for i, (row, other) in enumerate(zip(labels, changed, strict=True)):
@@ -237,7 +237,7 @@ def _favourite(labels: NDArray[np.int64], changed: NDArray[np.bool_]) -> NDArray
     return found
 
 
-def _logit(changed: NDArray[np.bool_]) -> NDArray[np.float64]:
+def logit(changed: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Log odds of a share (M,) of (M, n), finite at its ends."""
     count = changed.sum(axis=1)
     return np.asarray(np.log((count + 0.5) / (changed.shape[1] - count + 0.5)))
@@ -247,14 +247,14 @@ def _sigmoid(value: float) -> float:
     return float(1.0 / (1.0 + np.exp(-np.clip(value, -30.0, 30.0))))
 
 
-def _softmax(scores: Matrix) -> Matrix:
+def softmax(scores: Matrix) -> Matrix:
     shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
-def _temperature(scores: Matrix, truth: NDArray[np.int64]) -> float:
+def temperature_of(scores: Matrix, truth: NDArray[np.int64]) -> float:
     """The divisor of scores (M, kinds) that makes their softmax fit the truth best."""
-    losses = [_loss(_softmax(scores / t)[np.arange(len(truth)), truth], truth) for t in TEMPERATURES]
+    losses = [loss_of(softmax(scores / t)[np.arange(len(truth)), truth], truth) for t in TEMPERATURES]
     return float(TEMPERATURES[int(np.argmin(losses))])
 
 
@@ -267,15 +267,15 @@ def _logistic(values: NDArray[np.float64], positive: NDArray[np.bool_]) -> tuple
     for cut in CUTS:
         for slope in (0.05, 0.1, 0.2, 0.4, 0.8):
             chance = 1.0 / (1.0 + np.exp(np.clip((logs - np.log(cut)) / slope, -30.0, 30.0)))
-            best = min(best, (_loss(np.where(positive, chance, 1.0 - chance), sides), float(cut), slope))
+            best = min(best, (loss_of(np.where(positive, chance, 1.0 - chance), sides), float(cut), slope))
     return best[1], best[2]
 
 
-def _loss(chances: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
+def loss_of(chances: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
     """Mean negative log of the chances (M,) given to the truth, each kind counting the same."""
     losses = -np.log(np.maximum(chances, 1e-3))
     return float(np.mean([losses[truth == kind].mean() for kind in np.unique(truth)]))
 
 
-def _mean_right(said: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
+def mean_right(said: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
     return float(np.mean([(said[truth == kind] == kind).mean() for kind in np.unique(truth)]))

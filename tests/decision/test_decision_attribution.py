@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fingerprint.decision.attribution import LIKELY, Attributor
+from fingerprint.decision.attribution import LIKELY
+from fingerprint.decision.attribution_soft import SoftAttributor, attributor
 from fingerprint.decision.integrity import Trials
 
 NEAR, FAR, CLASSES = 100, 60, 8
@@ -51,7 +52,7 @@ class Simulated:
 @pytest.mark.parametrize("soft", [False, True])
 def test_kinds_are_told_apart(soft: bool) -> None:
     owner = Simulated(0)
-    attributor = Attributor(owner.trials(), INTEGRITY, soft=soft)
+    judge = attributor(owner.trials(), INTEGRITY, soft=soft)
     expected = {
         "rounded": "quantized",
         "pruned": "pruned",
@@ -63,35 +64,44 @@ def test_kinds_are_told_apart(soft: bool) -> None:
     for kind, name in expected.items():
         for strength in (0.35, 0.45, 0.55, 0.65):
             margins = owner.made(kind, strength)
-            found = attributor.name(owner.labels(margins), margins)
+            found = judge.name(owner.labels(margins), margins)
             assert sum(found.probabilities.values()) == pytest.approx(1.0, abs=1e-3)
             right += found.kind == name
             named += 1
     assert right / named >= 0.8
-    assert attributor.accuracy >= 0.6
+    assert judge.accuracy >= 0.6
 
 
 def test_the_owners_own_answers_are_re_encoded() -> None:
     owner = Simulated(1)
-    found = Attributor(owner.trials(), INTEGRITY, soft=True).name(owner.targets, owner.own)
+    found = attributor(owner.trials(), INTEGRITY, soft=True).name(owner.targets, owner.own)
     assert found.kind == "re-encoded"
 
 
 def test_a_model_unlike_all_copies_is_not_named() -> None:
     owner = Simulated(2)
-    attributor = Attributor(owner.trials(), INTEGRITY, soft=False)
-    found = attributor.name((owner.targets + 1) % CLASSES, None)
+    judge = attributor(owner.trials(), INTEGRITY, soft=False)
+    found = judge.name((owner.targets + 1) % CLASSES, None)
     assert found.kind is None
     assert found.reason
 
 
+def test_soft_outputs_unlike_all_copies_are_not_named() -> None:
+    owner = Simulated(5)
+    judge = SoftAttributor(owner.trials(), INTEGRITY)
+    found = judge.name((owner.targets + 1) % CLASSES, owner.own - 500.0)
+    assert found.kind is None
+    assert "unlike" in found.reason
+    assert 0.0 <= judge.accuracy <= 1.0
+
+
 def test_nothing_is_named_below_its_probability() -> None:
     owner = Simulated(3)
-    attributor = Attributor(owner.trials(), INTEGRITY, soft=True)
+    judge = attributor(owner.trials(), INTEGRITY, soft=True)
     for strength in np.linspace(0.02, 0.9, 12):
         for kind in MAKE.values():
             margins = owner.made(kind, float(strength))
-            found = attributor.name(owner.labels(margins), margins)
+            found = judge.name(owner.labels(margins), margins)
             assert found.kind is None or found.probabilities[found.kind] >= LIKELY
 
 
@@ -100,5 +110,7 @@ def test_kinds_without_copies_are_never_named() -> None:
     whole = owner.trials()
     kept = [i for i, how in enumerate(whole.hows) if not how.startswith(("distil", "finetune", "noise"))]
     trials = Trials(tuple(whole.hows[i] for i in kept), whole.labels[kept], whole.margins[kept], whole.targets)
-    found = Attributor(trials, INTEGRITY, soft=False).name(owner.labels(owner.made("learned", 0.6)), None)
-    assert set(found.probabilities) == {"re-encoded", "quantized", "pruned"}
+    margins = owner.made("learned", 0.6)
+    for soft in (False, True):
+        found = attributor(trials, INTEGRITY, soft=soft).name(owner.labels(margins), margins)
+        assert set(found.probabilities) == {"re-encoded", "quantized", "pruned"}
