@@ -172,7 +172,8 @@ class Reports:
     def finish(self, rows: Sequence[Row], summary: Summary) -> None:
         """Write the end, files first."""
         for report, sink in sorted(self._open, key=lambda pair: pair[1].path is None):
-            sink.write(report.finish(rows, summary))
+            for piece in report.pieces(rows, summary):
+                sink.write(piece)
             sink.commit()
 
     def __enter__(self) -> Reports:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import ClassVar
 
 from fingerprint.report.flat import COLUMNS, Value, flat
 from fingerprint.report.interface import Report, Row, Summary
 from fingerprint.report.text import printable
 
+PIECE = 500  # lines that are made at a time
 FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes a cell for a formula by
 
 
@@ -20,14 +22,21 @@ class CsvReport(Report):
 
     def finish(self, rows: Sequence[Row], summary: Summary) -> str:
         """See `Report.finish`."""
+        return "".join(self.pieces(rows, summary))
+
+    def pieces(self, rows: Sequence[Row], summary: Summary) -> Iterator[str]:
+        """See `Report.pieces`: some hundred lines at a time."""
         import csv
         from io import StringIO
 
-        out = StringIO()
-        writer = csv.writer(out)
-        writer.writerow(COLUMNS)
-        writer.writerows([_cell(value) for value in flat(row)] for row in rows)
-        return out.getvalue()
+        del summary
+        coming = iter(rows)
+        lines: list[Sequence[str]] = [tuple(COLUMNS)]
+        while lines:
+            out = StringIO()
+            csv.writer(out).writerows(lines)
+            yield out.getvalue()
+            lines = [[_cell(value) for value in flat(row)] for row in islice(coming, PIECE)]
 
 
 def _cell(value: Value) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
@@ -79,3 +79,7 @@ class Report(ABC):
     @abstractmethod
     def finish(self, rows: Sequence[Row], summary: Summary) -> str | bytes:
         """What is written at the end: all final rows (in a format that streams: those not shown as final yet)."""
+
+    def pieces(self, rows: Sequence[Row], summary: Summary) -> Iterator[str | bytes]:
+        """The same in pieces. A format of lines makes them as they are written: audits have no bound to their rows."""
+        yield self.finish(rows, summary)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from fingerprint.report.interface import Report, Row, Summary
@@ -24,8 +24,14 @@ class JsonlReport(Report):
 
     def finish(self, rows: Sequence[Row], summary: Summary) -> str:
         """See `Report.finish`."""
-        again = [_line({**row, "provisional": False}) for row in rows] if summary.correction is not None else []
-        return "".join([*again, _line({"summary": counts(rows), **about(summary)})])
+        return "".join(self.pieces(rows, summary))
+
+    def pieces(self, rows: Sequence[Row], summary: Summary) -> Iterator[str]:
+        """See `Report.pieces`."""
+        if summary.correction is not None:
+            for row in rows:
+                yield _line({**row, "provisional": False})
+        yield _line({"summary": counts(rows), **about(summary)})
 
 
 def counts(rows: Sequence[Row]) -> dict[str, int]:

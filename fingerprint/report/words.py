@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from fingerprint.report.interface import Row
-from fingerprint.report.text import plural
+from fingerprint.report.text import percent, plural
 
 Kind: TypeAlias = Literal["derived", "altered", "inconclusive", "undecided", "unrelated"]
 
@@ -58,6 +58,21 @@ def _integrity(verdict: Mapping[str, Any]) -> str:
         "altered": " Its function was altered.",
         "intact": "" if verdict["decided_by"] == "digest" else " Its function is intact.",
     }.get(verdict["integrity"], "")
+
+
+def error(level: float) -> str:
+    """An error level as a number and as odds: `0.005 (1 in 200)`."""
+    return f"{level:.3g} (1 in {1 / level:,.0f})" if 0.0 < level < 1.0 else f"{level:.3g}"
+
+
+def expected(used: Mapping[str, Any]) -> str:
+    """What the correction of an audit means for whoever relies on its findings."""
+    return f"Of everything that is reported here as derived, {percent(used['level'])} at most is expected to be wrong."
+
+
+def moment(time: str) -> str:
+    """An ISO 8601 time in UTC, as people write it: `2026-11-23 09:30:00 UTC`."""
+    return f"{time[:10]} {time[11:19]} UTC" if time.endswith("Z") and time[10:11] == "T" else time
 
 
 def why(row: Row) -> str:

@@ -89,3 +89,35 @@ def test_without_pyarrow_the_extra_is_named() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "dnn-fingerprint[parquet]" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["csv", "jsonl"])
+def test_formats_of_lines_are_made_in_pieces(name: str) -> None:
+    """However many rows there are: few are held at a time, and together the pieces are the whole."""
+    from collections.abc import Sequence
+
+    from fingerprint.report.csv import PIECE
+    from fingerprint.report.interface import Summary
+    from fingerprint.report.registry import report_class
+
+    read: list[int] = []
+
+    class Counting(Sequence):  # type: ignore[type-arg]
+        def __len__(self) -> int:
+            return 4 * PIECE
+
+        def __getitem__(self, index: int) -> object:  # type: ignore[override]
+            if not 0 <= index < len(self):
+                raise IndexError
+            read.append(index)
+            return row()
+
+    summary = Summary("audit", correction={"tests": 1})
+    pieces = report_class(name)().pieces(Counting(), summary)
+    next(pieces)
+    next(pieces)
+    assert len(read) <= PIECE + 1
+    rest = list(pieces)
+    assert max(map(len, rest)) < 2000 * PIECE
+    whole = report_class(name)().finish(Counting(), summary)
+    assert whole == "".join(map(str, report_class(name)().pieces(Counting(), summary)))

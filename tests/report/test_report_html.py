@@ -90,7 +90,7 @@ def test_it_says_what_a_verdict_must_say() -> None:
         "58 of 60",
         "12 unrelated reference models gave it on 4 % to 30 % (median 11 %).",
         "a model stands out above 47 %",
-        "After 100 answers the bet that this is no stranger had multiplied its stake by",
+        "After 100 answers the bet that this is no stranger had multiplied its stake",
         "likely: quantize:int8; p: 0.83",
         "checked against the trusted keys",
         "8f" * 16,
@@ -211,4 +211,4 @@ def test_curve() -> None:
     for pairs in ([[1, -1.0], [50, 3.0]], [{"queries": 1, "log10_wealth": -1.0}, {"queries": 50, "log10_wealth": 3.0}]):
         made = curve({"evidence": pairs})
         assert made is not None and made.points.split()[0].startswith("14.0,") and made.last[0] == 406.0
-        assert "After 50 answers" in made.words and "by 10^3; at its highest by 10^3" in made.words
+        assert "After 50 answers" in made.words and "stake 1,000-fold; at its highest 1,000-fold" in made.words

@@ -114,12 +114,20 @@ def curve(verdict: Mapping[str, Any]) -> Curve | None:
 
     placed = [place(x, y) for x, y in points]
     words = (
-        f"After {xs[-1]:g} answers the bet that this is no stranger had multiplied its stake by 10^{ys[-1]:.3g}; "
-        f"at its highest by 10^{max(ys):.3g}."
+        f"After {xs[-1]:g} answers the bet that this is no stranger had multiplied its stake {_fold(ys[-1])}; "
+        f"at its highest {_fold(max(ys))}. A stranger multiplies it n-fold with a chance of at most 1 in n."
     )
     line = " ".join(f"{x},{y}" for x, y in placed)
     top = f"10^{high:.3g}"
     return Curve(line, place(min(xs), 0.0)[1], placed[-1], f"{min(xs):g}", f"{max(xs):g}", top, words)
+
+
+def _fold(exponent: float) -> str:
+    """10^exponent in words: `43,000-fold`; a power where that has too many digits, or is less than one."""
+    if not 0.0 <= exponent < 6.0:
+        return f"10^{exponent:.3g}-fold"
+    rounded = float(f"{10.0**exponent:.2g}")
+    return f"{rounded:,.0f}-fold" if rounded >= 10 else f"{rounded:g}-fold"
 
 
 def _pair(item: object) -> tuple[float, float] | None:

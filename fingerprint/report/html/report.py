@@ -46,6 +46,8 @@ class HtmlReport(Report):
             total=len(rows),
             counted=words.counted(rows),
             correction=words.correction(summary.correction) if summary.correction else "",
+            expected=words.expected(summary.correction) if summary.correction else "",
+            started=words.moment(summary.started) if summary.started else "",
             columns=COLUMNS,
             first_rows=[line(row, i) for i, row in enumerate(ordered[:FIRST])],
             sections=sections,
@@ -73,7 +75,13 @@ def shown_probes(rows: Sequence[Row], summary: Summary) -> dict[str, set[int]]:
 
 
 def _ordered(rows: Sequence[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: words.ORDER.index(words.kind(row)))
+    """What matters most first: by verdict, and the strongest evidence first."""
+
+    def weight(row: Row) -> tuple[int, float]:
+        p = (row["verdict"] or {}).get("total_p")
+        return words.ORDER.index(words.kind(row)), 1.0 if p is None else p
+
+    return sorted(rows, key=weight)
 
 
 @cache

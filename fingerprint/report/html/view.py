@@ -14,6 +14,10 @@ from fingerprint.report.interface import RecordView, Row, Summary
 from fingerprint.report.text import percent, plural, printable
 
 Facts = list[tuple[str, str]]
+NOT_EVIDENTIAL = (
+    "No evidence: the fingerprint was made with a given seed, for tests. Whoever knows the seed can make its probes "
+    "again, so this comparison proves nothing to others."
+)
 KNOWN = frozenset(  # of a verdict; whatever else it carries is shown as it is
     {"lineage", "integrity", "direction", "error", "p_value", "score", "match_rate", "queries", "decided_by", "power"}
     | {"calibration", "total_p", "families", "reason", "explanation", "does_not_say", "evidence"}
@@ -42,6 +46,7 @@ class Section:
     kind: words.Kind
     status: str
     headline: str
+    caution: str
     why: str
     decision: Facts
     families: list[FamilyLine]
@@ -66,6 +71,7 @@ def section(row: Row, number: int, summary: Summary, *, pictures: bool) -> Secti
         kind=words.kind(row),
         status=(verdict.get("lineage") or row["status"]) + (", suppressed" if row.get("suppressed") else ""),
         headline=printable(words.headline(row)),
+        caution=NOT_EVIDENTIAL if view is not None and not view.manifest.seed.evidential else "",
         why=printable(words.why(row)),
         decision=_decision(verdict),
         families=[_family(f) for f in verdict.get("families") or ()],
@@ -99,7 +105,7 @@ def _decision(verdict: Mapping[str, Any]) -> Facts:
     used = verdict["calibration"]
     facts = [("Lineage", verdict["lineage"]), ("Integrity", verdict["integrity"]), ("Direction", verdict["direction"])]
     if used is not None or verdict["decided_by"] == "digest":
-        facts.append(("Error at most", f"{verdict['error']:.3g}"))
+        facts.append(("Error at most", words.error(verdict["error"])))
     facts.append(("Decided by", printable(verdict["decided_by"])))
     if verdict["decided_by"] != "digest":
         facts.append(("Match", f"{percent(verdict['match_rate'])} of the probes"))
