@@ -115,7 +115,7 @@ def methods(
     found = [Method(name, (name,), match_rate) for name in families]
     found += [Method(f"{name}, soft outputs", (name,), output_correlation, soft=True) for name in families]
     for name, family, statistic, soft in BASELINES:
-        if family in families:
+        if family in {bare(name) for name in families}:
             found.append(Method(name, (UNSCREENED + family,), statistic, soft))
     several = tuple(combination)
     found += [

@@ -42,7 +42,7 @@ class RobustFamily(ProbeFamily):
 
     start: str = "smooth"
     noise: float = 16.0
-    draws: int = 3
+    draws: int = 2
     kappa: float = 2.0
     cut: float = 0.5
     steps: int = 40
