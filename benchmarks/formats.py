@@ -1,12 +1,15 @@
 """Every format that a suspect may come in: does it load, does it answer as the owner does, what does it cost.
 
-    python benchmarks/formats.py --data DIR [--out .bench] [--only resnet20|mobilenet_v2] [--runs 5]
+    python benchmarks/formats.py --data DIR [--out .bench] [--only resnet20|mobilenet_v2] [--runs 5] [--inputs 100]
 
 Each owner is converted to every format whose converter is there, and an unrelated model too. All are verified in
 isolated workers, label only, alpha 0.01 (resnet20 `fitted`, mobilenet_v2 by a declared bound). Agreement is with the
 owner's labels, on its 100 probes and on 100 clean images. Throughput is that of the engine (8-bit images in, checked
 answers out) in a process of its own: over eager PyTorch (the owner's .pt2) measured next to it, and over the bare
-runtime in its best batch in the same process. Memory is that process's peak.
+runtime in its best batch in the same process. Memory is that process's peak. Records and files made before are
+used again.
+
+With FINGERPRINT_DEVICE=cuda the same table for what computes there; `--inputs 10000` for its throughput.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +31,7 @@ from benchmarks_common import CIFAR_REFERENCES, HALVES, Entry, stage
 import fingerprint
 from fingerprint.api.create import create
 from fingerprint.api.create_options import CreateOptions
+from fingerprint.api.examination import METHOD_VERSION
 from fingerprint.api.verify import VerifyOptions, verify
 from fingerprint.data import load_images
 from fingerprint.engine.adapt import Adapter
@@ -37,13 +42,13 @@ from fingerprint.engine.sealed import SealedFile
 from fingerprint.engine.session import WorkerPool
 from fingerprint.errors import FingerprintError
 from fingerprint.model import Images, InputSpec, labels_of
-from fingerprint.record import Fingerprint
+from fingerprint.record import Fingerprint, Manifest, Payload
 from fingerprint.spec import load_spec, sidecar_path
 from fingerprint.transforms.derive import derive
 from fingerprint.transforms.interface import DeriveContext
 
 ALPHA = 0.01
-BATCHES = (1, 4, 8, 16, 25, 32, 50, 64, 100)
+BATCHES = (1, 4, 8, 16, 25, 32, 50, 64, 100, 128, 256, 512)
 WARM = 6  # calls after which the engine has found its batch
 FORMATS = {  # row: how it is made from the owner's .pt2, and the file's suffix
     "torch.export .pt2": ("compile:pt2", ".again.pt2"),
@@ -104,26 +109,30 @@ def cases(data: Path, entries: dict[str, Entry]) -> dict[str, Case]:
 
 
 def record_of(case: Case, out: Path) -> Fingerprint:
-    """The owner's fingerprint; made anew, for a record on disk may be of another version."""
-    del out
-    return create(case.owner, case.options)
-
-
-def convert(source: Path, images: Images, folder: Path) -> dict[str, Path | str]:
-    """A file per format, or why it could not be made."""
-    made: dict[str, Path | str] = {}
-    folder.mkdir(parents=True, exist_ok=True)
-    spec = load_spec(sidecar_path(source))
-    for row, (how, suffix) in FORMATS.items():
-        out = folder / str(len(made)) / (source.name.split(".")[0] + suffix)  # parts of two rows may share a name
-        out.parent.mkdir(exist_ok=True)
-        try:
-            if not out.exists():
-                derive(source, how, out, DeriveContext(spec, images))
-            made[row] = out
-        except FingerprintError as error:
-            made[row] = error.message.splitlines()[0]
+    """The owner's fingerprint; kept, for this version of the tool and of its method only."""
+    stem = out / f"{case.name}-{fingerprint.__version__}-{METHOD_VERSION}"
+    manifest, payload = stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".safetensors")
+    if manifest.exists():
+        return Fingerprint(
+            Manifest.model_validate_json(manifest.read_bytes()), Payload.from_bytes(payload.read_bytes())
+        )
+    made = create(case.owner, case.options)
+    payload.write_bytes(made.payload.to_bytes())
+    manifest.write_text(made.manifest.model_dump_json())
     return made
+
+
+def convert(source: Path, row: str, images: Images, folder: Path) -> Path | str:
+    """The file of one format, or why it could not be made."""
+    how, suffix = FORMATS[row]
+    out = folder / str(list(FORMATS).index(row)) / (source.name.split(".")[0] + suffix)  # two rows may share a name
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if not out.exists():
+            derive(source, how, out, DeriveContext(load_spec(sidecar_path(source)), images))
+    except FingerprintError as error:
+        return error.message.splitlines()[0]
+    return out
 
 
 def agreement(path: Path, inputs: dict[str, Images], owner: dict[str, np.ndarray]) -> dict[str, float]:
@@ -141,18 +150,19 @@ def seconds(work: object) -> float:
     return time.perf_counter() - started
 
 
-def measure(path: Path, images_file: Path, runs: int) -> None:
+def measure(path: Path, images_file: Path, runs: int, inputs: int) -> None:
     """In a process of its own: engine, bare runtime in its best batch, and peak memory; printed as JSON."""
     keep_freed_memory()
     spin_briefly()
     images = np.load(images_file)
+    images = np.resize(images, (inputs, *images.shape[1:]))
     model, spec = open_local(path), load_spec(sidecar_path(path))
     prepared = Adapter(spec, model.signature)(images)
     for _ in range(WARM):
         model.predict(images, spec)
     low, high = model.loaded.batch_range
     fixed = model.signature.batch
-    sizes = (fixed,) if fixed else tuple(b for b in BATCHES if low <= b <= (high or b)) or (low,)
+    sizes = (fixed,) if fixed else tuple(b for b in BATCHES if low <= b <= min(inputs, high or b)) or (low,)
 
     def bare(batch: int) -> None:
         for start in range(0, len(prepared), batch):
@@ -172,10 +182,20 @@ def peak_mib() -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
 
 
-def measured(path: Path, images_file: Path, runs: int) -> dict[str, float]:
+def measured(path: Path, images_file: Path, runs: int, inputs: int) -> dict[str, float]:
     """`measure` of a file, in a process of its own."""
     done = subprocess.run(
-        [sys.executable, __file__, "--measure", str(path), str(images_file), "--runs", str(runs)],
+        [
+            sys.executable,
+            __file__,
+            "--measure",
+            str(path),
+            str(images_file),
+            "--runs",
+            str(runs),
+            "--inputs",
+            str(inputs),
+        ],
         check=False,
         capture_output=True,
         text=True,
@@ -186,8 +206,8 @@ def measured(path: Path, images_file: Path, runs: int) -> dict[str, float]:
     return found
 
 
-def rows_of(case: Case, out: Path, runs: int) -> list[dict[str, object]]:
-    """The table of one owner."""
+def rows_of(case: Case, out: Path, runs: int, inputs: int) -> Iterator[dict[str, object]]:
+    """The table of one owner: its own formats first, then the stranger's."""
     spec: InputSpec = load_spec(sidecar_path(case.owner))
     clean = load_images(case.images, spec.image_shape, spec.classes, 100).images
     images_file = out / f"{case.name}-images.npy"
@@ -196,47 +216,42 @@ def rows_of(case: Case, out: Path, runs: int) -> list[dict[str, object]]:
     inputs = {"probes": record.payload.probes, "clean": clean}
     owner = open_local(case.owner)
     truth = {k: labels_of(owner.predict(v, spec), spec.class_offset) for k, v in inputs.items()}
-    files = convert(case.owner, clean, out / "formats" / case.name)
-    strangers = convert(case.stranger, clean, out / "formats" / f"{case.name}-stranger")
     options = VerifyOptions(
         alpha=ALPHA, label_only=True, allow_code=True, calibration=case.calibration  # type: ignore[arg-type]
     )  # fmt: skip
-    rows: list[dict[str, object]] = []
-    for name, made in files.items():
-        row: dict[str, object] = {"owner": case.name, "format": name}
-        rows.append(row)
-        stranger = strangers[name]
-        row["stranger"] = stranger if isinstance(stranger, str) else _verdict(stranger, record, options)
+    for name in FORMATS:
+        row: dict[str, object] = {"owner": case.name, "model": "owner", "format": name}
+        made = convert(case.owner, name, clean, out / "formats" / case.name)
         if isinstance(made, str):
-            row["why"] = made
-            show(row)
+            yield row | {"why": made}
             continue
-        row["verdict"] = _verdict(made, record, options)
+        row |= _verdict(made, record, options)
         try:
             row |= agreement(made, inputs, truth)
-            eager = measured(case.owner, images_file, runs)
-            found = measured(made, images_file, runs)
+            eager, found = (measured(path, images_file, runs, inputs) for path in (case.owner, made))
             row |= {"over_eager": eager["engine_s"] / found["engine_s"], **found}
         except FingerprintError as error:
             row["why"] = error.message.splitlines()[0]
-        show(row)
-    return rows
+        yield row
+    for name in FORMATS:
+        made = convert(case.stranger, name, clean, out / "formats" / f"{case.name}-stranger")
+        found = {"why": made} if isinstance(made, str) else _verdict(made, record, options)
+        yield {"owner": case.name, "model": "stranger", "format": name, **found}
 
 
-def _verdict(path: Path, record: Fingerprint, options: VerifyOptions) -> str:
+def _verdict(path: Path, record: Fingerprint, options: VerifyOptions) -> dict[str, object]:
     (result,) = verify([path], [record], options)
-    return str(result.lineage or result.status)
+    found = result.verdict
+    match, p = (found.match_rate, found.p_value) if found is not None else (None, None)
+    return {"verdict": str(result.lineage or result.status), "match_rate": match, "p_value": p}
 
 
 def show(row: dict[str, object]) -> None:
     """One line of the table."""
-    numbers = [row.get(k) for k in ("probes", "clean", "over_eager", "ratio", "batch", "peak_mib")]
+    numbers = [row.get(k) for k in ("match_rate", "probes", "clean", "over_eager", "ratio", "batch", "peak_mib")]
     cells = ["-" if n is None else f"{n:.2f}" if isinstance(n, float) else str(n) for n in numbers]
-    why = str(row.get("why", ""))
-    print(
-        f"| {row['format']} | {row.get('verdict', 'not made')} | {row['stranger']} | {' | '.join(cells)} | {why} |",
-        flush=True,
-    )
+    verdict = row.get("verdict", "not made")
+    print(f"| {row['model']} | {row['format']} | {verdict} | {' | '.join(cells)} | {row.get('why', '')} |", flush=True)
 
 
 def main() -> None:
@@ -246,10 +261,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(".bench"))
     parser.add_argument("--only", choices=["resnet20", "mobilenet_v2"])
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--inputs", type=int, default=100, help="that are answered in each run")
     parser.add_argument("--measure", nargs=2, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        measure(arguments.measure[0], arguments.measure[1], arguments.runs)
+        measure(arguments.measure[0], arguments.measure[1], arguments.runs, arguments.inputs)
         return
     if arguments.data is None:
         parser.error("--data is needed")
@@ -258,14 +274,17 @@ def main() -> None:
     entries = stage(arguments.data, arguments.out)
     rows: list[dict[str, object]] = []
     for name, case in cases(arguments.data, entries).items():
-        if arguments.only in (None, name):
-            print(f"\n### {name}\n")
-            print("| format | verdict | stranger | probes | clean | / eager | / bare | batch | peak MiB | |")
-            print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
-            rows += rows_of(case, arguments.out, arguments.runs)
-    (arguments.out / "formats.json").write_text(
-        json.dumps({"version": fingerprint.__version__, "rows": rows}, indent=1)
-    )
+        if arguments.only not in (None, name):
+            continue
+        print(f"\n### {name}\n")
+        print("| model | format | verdict | match | probes | clean | / eager | / bare | batch | peak MiB | |")
+        print("|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
+        for row in rows_of(case, arguments.out, arguments.runs, arguments.inputs):
+            rows.append(row)
+            show(row)
+            (arguments.out / "formats.json").write_text(
+                json.dumps({"version": fingerprint.__version__, "rows": rows}, indent=1)
+            )
 
 
 if __name__ == "__main__":

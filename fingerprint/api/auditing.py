@@ -245,11 +245,16 @@ def _files_of(artifact: Artifact) -> Iterator[Path]:
 
 
 def question_of(fingerprints: Sequence[Fingerprint], options: VerifyOptions, *, open_all: bool = False) -> str:
-    """All that the results of any artifact depend on besides its files: records, options, versions of what runs."""
+    """All that the results of any artifact depend on besides its files: records, options, what runs and where.
+
+    Raises:
+        UsageError: a device that this machine does not have.
+    """
     import hashlib
 
     from fingerprint import __version__
     from fingerprint.errors import FingerprintError
+    from fingerprint.runtimes.devices import on_device, wanted
     from fingerprint.runtimes.registry import runtime_named, runtime_names
 
     versions: dict[str, str] = {}
@@ -257,7 +262,7 @@ def question_of(fingerprints: Sequence[Fingerprint], options: VerifyOptions, *, 
         try:
             runtime = runtime_named(name)
             runtime.check()
-            versions[name] = runtime.version()
+            versions[name] = runtime.version() + on_device(wanted())
         except FingerprintError as error:
             versions[name] = type(error).__name__
     given = {name: repr(value) for name, value in vars(options).items() if name not in ("threads", "remote", "data")}

@@ -15,9 +15,9 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fingerprint.engine.adapt import Adapter
+from fingerprint.engine.asker import Asker, WrongBatch, vectors
 from fingerprint.errors import DegenerateModel, UnsupportedModel
 from fingerprint.limits import GIB, MIB
 from fingerprint.model import Floats, Images
@@ -95,10 +95,6 @@ class _Search:
         return True
 
 
-class _WrongBatch(DegenerateModel):
-    """A model that leaves its batch open answered for another number of inputs than it was given."""
-
-
 @dataclass
 class BatchTuner:
     """Remembers the best batch size of each loaded model. Pass the same one again to skip the search.
@@ -154,24 +150,32 @@ def answer(loaded: LoadedModel, adapter: Adapter, images: Images, tuner: BatchTu
         whole = _at_own_size(loaded, adapter, images, loaded.own_batch, search)
         if whole is not None:
             return check_answers(whole, images)
-    asked = _Asker(loaded, adapter, search)
+    with Asker(loaded, adapter) as asked:
+        return check_answers(_batch_by_batch(asked, search, images), images)
+
+
+def _batch_by_batch(asked: Asker, search: _Search, images: Images) -> Floats:
     outputs: Floats | None = None
     done = 0
     while done < len(images):
         part = images[done : done + _next_size(search, len(images) - done)]
+        left = images[done + len(part) :]
+        following = left[: _next_size(search, len(left))] if search.settled and len(left) else None
+        started = time.perf_counter()
         try:
-            rows = asked(part)
-        except (MemoryError, UnsupportedModel, _WrongBatch) as error:
+            rows = asked(part, following)
+        except (MemoryError, UnsupportedModel, WrongBatch) as error:
             if not search.smaller(len(part), one=not isinstance(error, MemoryError)):
                 raise
             continue
+        search.record(len(part), time.perf_counter() - started)
         if outputs is None:
             outputs = np.empty((len(images), rows.shape[1]), np.float32)
         if rows.shape[1] != outputs.shape[1]:
             raise DegenerateModel(f"its answers change width from {outputs.shape[1]} to {rows.shape[1]}")
         outputs[done : done + len(part)] = rows
         done += len(part)
-    return check_answers(np.empty((0, 0), np.float32) if outputs is None else outputs, images)
+    return np.empty((0, 0), np.float32) if outputs is None else outputs
 
 
 def _at_own_size(loaded: LoadedModel, adapter: Adapter, images: Images, own: int, search: _Search) -> Floats | None:
@@ -204,7 +208,7 @@ def _in_pieces(loaded: LoadedModel, adapter: Adapter, images: Images, own: int) 
         missing = -len(adapted) % own
         if missing:
             adapted = np.concatenate([adapted, np.repeat(adapted[-1:], missing, axis=0)])
-        found += [_vectors(loaded.predict(adapted[i : i + own]), own) for i in range(0, len(adapted), own)]
+        found += [vectors(loaded.predict(adapted[i : i + own]), own) for i in range(0, len(adapted), own)]
     if len({rows.shape[1] for rows in found}) != 1:
         raise DegenerateModel("its answers change width")
     return np.concatenate(found)[: len(images)]
@@ -216,7 +220,7 @@ def _several_at_a_time(loaded: LoadedModel, adapter: Adapter, search: _Search, i
     share = search.size * math.ceil(batches / loaded.concurrent)  # whole batches for each thread
 
     def work(start: int) -> list[Floats]:
-        asked = _Asker(loaded, adapter, search)
+        asked = Asker(loaded, adapter)
         ends = range(start, min(start + share, len(images)), search.size)
         return [asked(images[i : min(i + search.size, start + share)]) for i in ends]
 
@@ -259,44 +263,3 @@ def _next_size(search: _Search, remaining: int) -> int:
         return remaining
     parts = max(1, round(remaining / (search.best or search.size)), math.ceil(remaining / search.most))
     return math.ceil(remaining / parts)
-
-
-class _Asker:
-    """Adapts, pads, times and shapes one batch after another; reuses the memory of its input."""
-
-    def __init__(self, loaded: LoadedModel, adapter: Adapter, search: _Search) -> None:
-        self._loaded, self._adapter, self._search = loaded, adapter, search
-        self._buffer: NDArray[np.generic] | None = None
-
-    def __call__(self, images: Images) -> Floats:
-        start = time.perf_counter()
-        rows = self._loaded.predict(self._adapted(images))
-        vectors = _vectors(rows, self._size(len(images)))[: len(images)]
-        self._search.record(len(images), time.perf_counter() - start)
-        return vectors
-
-    def _size(self, count: int) -> int:
-        """Inputs that the file is given for `count` images."""
-        return self._loaded.signature.batch or max(count, self._loaded.batch_range[0])
-
-    def _adapted(self, images: Images) -> NDArray[np.generic]:
-        shape = (self._size(len(images)), *self._adapter.spec.shape)
-        if self._buffer is None or self._buffer.shape != shape:
-            self._buffer = np.empty(shape, self._adapter.dtype)
-        self._adapter(images, self._buffer[: len(images)])
-        self._buffer[len(images) :] = self._buffer[len(images) - 1]  # what a fixed batch lacks
-        return self._buffer
-
-
-def _vectors(rows: Floats, expected: int) -> Floats:
-    """(B, K) of what the model answered for B inputs."""
-    if rows.ndim < 1 or rows.shape[0] != expected:
-        raise _WrongBatch(f"it answers an array of shape {rows.shape} for {expected} inputs")
-    if 0 in rows.shape[1:]:
-        raise DegenerateModel("it answers no numbers at all (zero classes)")
-    if sum(size > 1 for size in rows.shape[1:]) != 1:
-        what = "one number" if rows.size == rows.shape[0] else f"an array of shape {rows.shape[1:]}"
-        raise UnsupportedModel(
-            f"it answers {what} per input; only classifiers, with one score per class, can be compared"
-        )
-    return rows.reshape(rows.shape[0], -1)

@@ -40,12 +40,14 @@ class LoadedModel(ABC):
     `batch_range`: smallest and largest batch that `predict` takes where the signature leaves the batch open (None: no
     upper bound). `concurrent`: calls of `predict` that may run at a time and gain by it, for files of a fixed batch.
     `own_batch`: the batch that the file was converted for, where it bears others at the cost of being set up anew.
+    `offloads`: `predict` computes on a device of its own and leaves the CPU free.
     """
 
     signature: Signature
     batch_range: tuple[int, int | None] = (1, None)
     concurrent: int = 1
     own_batch: int | None = None
+    offloads: bool = False
 
     @abstractmethod
     def predict(self, batch: NDArray[np.generic]) -> Floats:

@@ -57,6 +57,7 @@ class OnnxModel(LoadedModel):
     def __init__(self, session: _Session, path: Path, device: str = CPU) -> None:
         self._session = session
         self._device = device
+        self.offloads = device != CPU
         self._path = path
         self._input = _only_input(session)
         outputs = session.get_outputs()

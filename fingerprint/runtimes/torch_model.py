@@ -32,6 +32,7 @@ class TorchModel(LoadedModel):
 
         self._module = module
         self._device = torch.device(device)
+        self.offloads = device != CPU
         self._dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
         self.signature = signature
         self.batch_range = batch_range

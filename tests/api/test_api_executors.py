@@ -20,6 +20,7 @@ from fingerprint.engine.executors.interface import Executor
 from fingerprint.engine.executors.local import LocalExecutor
 from fingerprint.engine.executors.shard import ShardExecutor
 from fingerprint.record import Fingerprint
+from fingerprint.runtimes import devices
 from fingerprint.sources.directory import DirectorySource
 from fingerprint.sources.interface import Artifact, Finding
 
@@ -129,7 +130,9 @@ def test_a_stamp_tells_every_change(tmp_path: Path) -> None:
     assert stamp_of(replace(artifact, kind="remote")) is None
 
 
-def test_the_question_holds_all_that_matters(record: Fingerprint, tmp_path: Path) -> None:
+def test_the_question_holds_all_that_matters(
+    record: Fingerprint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options, sealed = VerifyOptions(), replace(record, id="ab" * 32)
     same = question_of([sealed], options)
     assert same == question_of([sealed], replace(options, threads=2))
@@ -141,6 +144,9 @@ def test_the_question_holds_all_that_matters(record: Fingerprint, tmp_path: Path
             {"calibration": "declared"}, {"data": tmp_path / "data.npz"},
         )),
     ]  # fmt: skip
+    monkeypatch.setattr(devices, "gpus", lambda: ("cuda",))
+    monkeypatch.setenv(devices.VARIABLE, "cuda")
+    others.append(question_of([sealed], options))
     assert len({same, *others}) == len(others) + 1
 
 

@@ -1,6 +1,7 @@
 """Batching: same answers in any batch, fixed batches, the search for a size, and nonsense refused."""
 
 import math
+import queue
 import threading
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from fingerprint.engine import batching
 from fingerprint.engine.adapt import Adapter
+from fingerprint.engine.asker import Asker
 from fingerprint.engine.batching import BatchTuner, _Search, answer
 from fingerprint.engine.local import open_local
 from fingerprint.errors import DegenerateModel, ModelError, SpecError, UnreadableModel, UnsupportedModel
@@ -49,9 +51,14 @@ def ask(model: Fake, count: int, tuner: BatchTuner | None = None) -> np.ndarray:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 300), st.one_of(st.none(), st.integers(1, 50)), st.integers(1, 40), st.integers(0, 3))
-def test_every_input_is_answered_once_and_in_order(count: int, batch: int | None, least: int, calls: int) -> None:
+@given(
+    st.integers(1, 300), st.one_of(st.none(), st.integers(1, 50)), st.integers(1, 40), st.integers(0, 3), st.booleans()
+)
+def test_every_input_is_answered_once_and_in_order(
+    count: int, batch: int | None, least: int, calls: int, offloads: bool
+) -> None:
     model, tuner = Fake(batch), BatchTuner()
+    model.offloads = offloads
     model.batch_range = (least, max(least, 64))
     for _ in range(calls + 1):
         found = ask(model, count, tuner)
@@ -93,6 +100,39 @@ def test_the_first_batch_does_not_count() -> None:
     assert not search.settled and search.best == 0
     search.record(16, 1e-9)  # a rest says nothing
     assert search.best == 0
+
+
+def test_the_next_batch_is_adapted_while_a_device_computes() -> None:
+    """Each call of `predict` waits for the next batch to be adapted, which only another thread can do."""
+    adapted: queue.Queue[int] = queue.Queue()
+
+    class Counting(Adapter):
+        def __call__(self, given: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+            done = super().__call__(given, out)
+            adapted.put(len(given))
+            return done
+
+    def wait(rows: np.ndarray) -> np.ndarray:
+        if len(model.sizes) == 1:
+            adapted.get(timeout=60)  # the first batch itself
+        if len(model.sizes) < 5:
+            adapted.get(timeout=60)
+        return rows
+
+    model = Fake(batch=10, broken=wait)
+    model.offloads = True
+    given = images(50)
+    found = answer(model, Counting(SPEC, model.signature), given)
+    np.testing.assert_allclose(found, answer(Fake(), Adapter(SPEC, model.signature), given), rtol=1e-6)
+
+
+def test_a_batch_that_was_not_foreseen_is_adapted_anew() -> None:
+    model = Fake()
+    model.offloads = True
+    given, adapter = images(30), Adapter(SPEC, model.signature)
+    with Asker(model, adapter) as asked:
+        asked(given[:10], given[10:20])
+        np.testing.assert_array_equal(asked(given[20:]), answer(Fake(), adapter, given)[20:])
 
 
 def test_a_call_between_two_sizes_is_tried_whole() -> None:

@@ -11,6 +11,7 @@ import pytest
 from engine_models import IMAGES, NCHW, expected, write_onnx
 from numpy.typing import NDArray
 
+from fingerprint.engine import warming
 from fingerprint.engine.batching import BatchTuner
 from fingerprint.engine.sealed import SealedFile
 from fingerprint.engine.session import SuspectSession, WorkerPool
@@ -36,12 +37,21 @@ class Fake(LoadedModel):
         return np.zeros((len(batch), 2), np.float32)
 
 
-def test_it_searches_within_bounds() -> None:
+def test_it_searches_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warming, "_MOST_S", 1e6)  # however busy the machine is
+    monkeypatch.setattr(warming, "_WORTH_S", 0.0)
     model, tuner = Fake(), BatchTuner()
     warm_up(model, tuner, lambda: False)
     assert model.sizes
     assert sum(model.sizes) <= 128
     assert tuner.search(model, 16).best in model.sizes
+
+
+def test_a_fast_model_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warming, "_WORTH_S", 1e6)
+    model = Fake()
+    warm_up(model, BatchTuner(), lambda: False)
+    assert len(model.sizes) == 1
 
 
 def test_it_gives_way() -> None:
