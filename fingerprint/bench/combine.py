@@ -149,6 +149,8 @@ def _mixture(panel: Panel, labels: NDArray[np.int64], given: Given) -> Values:
 
 
 def _normalised(panel: Panel, labels: NDArray[np.int64], given: Given) -> Values:
+    if not len(given.labels):  # all references are one author's, and these models are his
+        return _mixture(panel, labels, given)
     chance = Chance(given.chance(given.labels))
     alike = [np.average(chance.signed_root(given.labels == one), weights=given.weights) for one in labels]
     return np.asarray(_mixture(panel, labels, given) - alike)

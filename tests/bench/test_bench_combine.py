@@ -177,3 +177,12 @@ def test_a_cluster_counts_as_one_model(evidence: Evidence) -> None:
     )
     found = root_of_squares([panel], once, evidence), root_of_squares([copies], thrice, evidence)
     assert np.allclose(found[0], found[1][2:])
+
+
+def test_references_by_one_author_alone_still_calibrate() -> None:
+    """Nobody else is left to measure them by, so they are measured by chance."""
+    panel, alone = World(11).panel([1.0, 0.2]), cohort(2)
+    authors = np.where(np.arange(REFERENCES + 2) < REFERENCES, "one", alone.authors)
+    found = combined([panel], replace(alone, authors=authors))
+    assert np.isfinite(found).all()
+    assert found[REFERENCES] > found[REFERENCES + 1]
