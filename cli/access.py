@@ -93,17 +93,31 @@ def signing_key_path(home: Home, given: Path | None) -> Path:
     return path
 
 
-def load_signing_key(home: Home, given: Path | None, passphrase_file: Path | None) -> Signer:
+def load_signing_key(
+    home: Home, given: Path | None, passphrase_file: Path | None, *, even_revoked: bool = False
+) -> Signer:
     """The signer, its passphrase asked for where it needs one.
 
     Raises:
-        KeyFileError: no key, or the passphrase is missing or wrong.
+        KeyFileError: no key, the passphrase is missing or wrong, or it was revoked here.
     """
     from store.keys import is_encrypted, load_signer
 
     path = signing_key_path(home, given)
     secret = read_passphrase(passphrase_file, f"Passphrase for {path}: ") if is_encrypted(path) else None
-    return load_signer(path, secret)
+    signer = load_signer(path, secret)
+    if not even_revoked and _is_revoked(home, signer):
+        raise KeyFileError(
+            f"the signing key {path} ({signer.key_id[:16]}) was revoked: what it signs counts for nobody",
+            remedy=f"Name the new one with --key, or put it in place of {home.keys / 'fingerprint.key'}.",
+        )
+    return signer
+
+
+def _is_revoked(home: Home, signer: Signer) -> bool:
+    from store.keys import trusted_keys
+
+    return home.revoked.is_dir() and signer.key_id in trusted_keys(home).revoked
 
 
 def read_passphrase(file: Path | None, prompt: str, *, confirm: bool = False) -> bytes | None:
@@ -120,7 +134,9 @@ def read_passphrase(file: Path | None, prompt: str, *, confirm: bool = False) ->
 
 
 def quiet_signer(home: Home) -> Signer | None:
-    """The home's own signer if nobody has to be asked for it, else None: runs are signed where that is possible.
+    """The home's own signer if nobody has to be asked for it and it was not revoked, else None.
+
+    Runs are signed where that is possible.
 
     Raises:
         KeyFileError: there is one, and it can't be used.
@@ -131,7 +147,10 @@ def quiet_signer(home: Home) -> Signer | None:
     if not path.is_file():
         return None
     secret = os.fsencode(os.environ[PASSPHRASE]) if PASSPHRASE in os.environ else None
-    return None if secret is None and is_encrypted(path) else load_signer(path, secret)
+    if secret is None and is_encrypted(path):
+        return None
+    signer = load_signer(path, secret)
+    return None if _is_revoked(home, signer) else signer
 
 
 def open_lock(lock: Lock) -> Secret | None:

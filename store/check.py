@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fingerprint.errors import FingerprintError, KeyFileError
+from fingerprint.errors import FingerprintError, KeyFileError, RevokedSigner
 from store import exposures, timestamps
 from store.blobs import TensorFiles, is_temporary
 from store.check_envelopes import check_envelopes
@@ -24,6 +24,7 @@ from store.rows import FingerprintRow, RunRow, result_value, verified
 from store.runs import SELECT_RESULTS, SELECT_RUNS, count
 from store.sealing import check_ciphertext, open_tensors
 from store.trail import Trail
+from store.vouching import revoked
 
 if TYPE_CHECKING:
     from store.keys import Keys
@@ -48,10 +49,10 @@ def check(connection: Connection, tensors: TensorFiles, data_keys: DataKeys, key
     parts: tuple[Callable[[], Iterator[Problem]], ...] = (
         lambda: _file(connection),
         lambda: _schema(connection),
-        lambda: _locked(opens),
-        lambda: _fingerprints(connection, tensors, data_keys if opens else None, keys),
-        lambda: _versions(connection),
         lambda: trail.read(connection),
+        lambda: _locked(opens),
+        lambda: _fingerprints(connection, trail, tensors, data_keys if opens else None, keys),
+        lambda: _versions(connection),
         lambda: _migrations(connection, trail),
         lambda: _records(connection, trail),
         lambda: _runs(connection, trail),
@@ -104,7 +105,7 @@ def _locked(opens: bool) -> Iterator[Problem]:
 
 
 def _fingerprints(
-    connection: Connection, tensors: TensorFiles, data_keys: DataKeys | None, keys: Keys
+    connection: Connection, trail: Trail, tensors: TensorFiles, data_keys: DataKeys | None, keys: Keys
 ) -> Iterator[Problem]:
     query = (
         f"SELECT {COLUMNS}, (SELECT envelope FROM envelopes WHERE sha256 = id) AS envelope "  # noqa: S608 (constants)
@@ -115,6 +116,8 @@ def _fingerprints(
         try:
             row = FingerprintRow.from_sql(raw)
             yield from _record(row, raw, tensors, data_keys, keys)
+        except RevokedSigner as error:
+            yield revoked(connection, trail, keys, subject, str(raw["id"]), error)
         except FingerprintError as error:
             yield failure(subject, error)
 

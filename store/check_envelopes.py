@@ -7,12 +7,13 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, assert_never
 
-from fingerprint.errors import FingerprintError
+from fingerprint.errors import FingerprintError, RevokedSigner
 from fingerprint.record import Manifest
 from store import dsse, envelopes, ledger, predicates
 from store.problems import Problem, error, failure
 from store.runs import by_id, row_digests
 from store.schema import compact_json
+from store.vouching import revoked
 
 if TYPE_CHECKING:
     from store.connection import Connection
@@ -43,6 +44,8 @@ def check_envelopes(connection: Connection, trail: Trail, keys: Keys) -> Iterato
             yield error(subject, "was not added when the ledger says")
         try:
             yield from _statement(connection, subject, sha256, row["predicate_type"], keys)
+        except RevokedSigner as raised:
+            yield revoked(connection, trail, keys, subject, sha256, raised)
         except FingerprintError as raised:
             yield failure(subject, raised)
     for sha256 in [*left, *(i for i in trail.records if not _stored(connection, i))]:

@@ -22,6 +22,7 @@ import struct
 import sys
 import zipfile
 import zlib
+from functools import lru_cache
 from pathlib import Path
 
 try:
@@ -549,8 +550,8 @@ class Lineage:
     def label(self, name):
         """P(an unrelated model matches >= s of a family's probes), as a function of s that remembers."""
         if name not in self._tails:
-            tail, known = label_tail(self.kind, self.references, name, self.families[name]["count"]), {}
-            self._tails[name] = lambda s: known[s] if s in known else known.setdefault(s, tail(s))
+            tail = label_tail(self.kind, self.references, name, self.families[name]["count"])
+            self._tails[name] = lru_cache(maxsize=None)(tail)
         return self._tails[name]
 
     def level(self, name, matches, asked):

@@ -214,6 +214,10 @@ class Database:
         check_ciphertext(manifest, tensors)
         return Sealed(row.id, envelope, tensors, self.data_keys.read(row.tensors_sha256), manifest, row.key_ids)
 
+    def ciphertext(self, row: FingerprintRow) -> bytes:
+        """The encrypted probes of a record, as they are stored."""
+        return self._tensors.read(row.tensors_sha256)
+
     def export(self, row: FingerprintRow, out: Path, include_secrets: bool = False, keys: Keys | None = None) -> None:
         """Write a record to one file, after checking it against `keys` (default: the trusted ones).
 
@@ -449,7 +453,7 @@ class Database:
         """Make every index anew from the signed envelopes and the ledger. Raises EvidenceError."""
         from store.rebuild import rebuild
 
-        return rebuild(self._connection, self._timed(keys))
+        return rebuild(self._connection, dict(keys))  # an index of what was revoked too; the check tells that it was
 
     def collect(self) -> Removed:
         """Remove files that belong to no record: what killed writes left behind. Returns their paths."""

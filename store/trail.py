@@ -34,8 +34,7 @@ class Trail:
 
     names: name -> ids of its versions, oldest first. records: id -> what the entry says of it. rows: table -> digests
     of its rows in order. heads: chain -> its last entry. envelopes: all but those of fingerprints, with
-    when they came. schema: digest of
-    the applied migrations.
+    when they came. positions: record or envelope -> where its entry stands. schema: digest of the applied migrations.
     """
 
     names: dict[str, list[str]] = field(default_factory=dict)
@@ -43,7 +42,9 @@ class Trail:
     runs: dict[str, RunTrail] = field(default_factory=dict)
     rows: dict[str, list[str]] = field(default_factory=lambda: {"exposures": [], "exports": [], "timestamps": []})
     envelopes: dict[str, str] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
     heads: dict[str, Entry] = field(default_factory=dict)
+    vouched: int | None = None  # see `vouching`
     schema: str | None = None
     broken: bool = False
 
@@ -88,6 +89,7 @@ class Trail:
         body, subject = entry.body, entry.subject
         if entry.kind in RECORDS:
             self._record(subject, dict(body))
+            self.positions.setdefault(subject, entry.position)
         elif entry.kind == "start":
             self.runs.setdefault(subject, RunTrail(str(body["row_sha256"])))
         elif entry.kind == "results":
@@ -107,12 +109,14 @@ class Trail:
             self.schema = str(body["sha256"]) if own else self.schema
         elif "envelope" in body:  # reveal, checkpoint, key
             self.envelopes.setdefault(str(body["envelope"]), entry.time)
+            self.positions.setdefault(str(body["envelope"]), entry.position)
 
     def _signed(self, run: RunTrail, entry: Entry) -> None:
         named = entry.body["envelopes"]
         run.envelopes = [*run.envelopes, *(map(str, named) if isinstance(named, list) else ())]
         for sha256 in run.envelopes:
             self.envelopes.setdefault(sha256, entry.time)
+            self.positions.setdefault(sha256, entry.position)
 
     def _record(self, identity: str, body: dict[str, Any]) -> None:
         """As `index.insert` places it: last, or before the version that names it as its predecessor."""

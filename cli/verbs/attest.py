@@ -14,7 +14,8 @@ from cli.verbs.claims import challenge, reproduce
 
 if TYPE_CHECKING:
     from cli.attesting import Attested
-    from store.keys import Signer
+    from store.database import Database
+    from store.keys import Keys, Signer
 
 HELP = """Check, sign, timestamp and revoke statements; settle disputes.
 
@@ -123,19 +124,22 @@ def sign(
     *,
     common: flags.Common,
 ) -> None:
-    """Add a signature to a statement in a file, or sign a run that is stored.
+    """Add a signature to a statement in a file, or to a fingerprint or run that is stored.
 
-    A file with one signature more has another digest: a fingerprint that is signed again has a new id.
+    What has one signature more has another digest: a fingerprint that is signed again has a new id, and is its name's
+    next version. That is the way on when its key was revoked: sign it with the new one.
 
     \b
     Examples:
       fingerprint attest sign statement.json --out both.json --key second.key
       fingerprint attest sign 20261123T120000-0a1b2c3d
+      fingerprint attest sign my-model --key keys-2027/fingerprint.key
     """
     from cli.access import load_signing_key, open_writable
     from cli.output import emit
     from fingerprint.errors import UsageError
     from store.home import Home
+    from store.keys import trusted_keys
 
     wanted = common.targets()
     home = Home.default()
@@ -146,8 +150,23 @@ def sign(
         sha256 = [_cosign(Path(what), out, signer)]
     else:
         with open_writable(home, common.db) as database:
-            sha256 = database.sign_run(what, [signer])
+            sha256 = _sign_stored(database, what, signer, trusted_keys(home))
     emit(wanted, {"signed": sha256, "by": signer.key_id}, lambda page: "".join(f"{s}\n" for s in sha256))
+
+
+def _sign_stored(database: Database, what: str, signer: Signer, keys: Keys) -> list[str]:
+    """Sign a fingerprint or run in the database; answers the new envelopes' digests. Raises NotFound."""
+    from fingerprint.errors import NotFound
+    from store.cosigning import cosign
+
+    try:
+        row = database.find(what)
+    except NotFound as missing:
+        try:
+            return database.sign_run(what, [signer])
+        except NotFound:
+            raise missing from None
+    return [cosign(database, row, signer, keys).id]
 
 
 def _cosign(path: Path, out: Path, signer: Signer) -> str:

@@ -44,7 +44,7 @@ def revoke(
 
     wanted = common.targets()
     home = Home.default()
-    signer = load_signing_key(home, key, passphrase_file)
+    signer = load_signing_key(home, key, passphrase_file, even_revoked=True)
     identity = key_id(load_public(public))
     if signer.key_id not in trusted_keys(home):
         raise KeyFileError(
@@ -85,6 +85,7 @@ def rotate(
     """
     from cli.access import load_signing_key
     from cli.output import emit
+    from cli.terminal import Terminal
     from cli.verbs.keygen import new_passphrase
     from store import revocation
     from store.files import write_atomic
@@ -102,6 +103,8 @@ def rotate(
     write_atomic(out / "rotation.json", envelope)
     trust(home, paths.public)
     _record(home, common.db, old.key_id, "rotate", envelope)
+    with Terminal(quiet=common.quiet) as terminal:
+        terminal.note(f"Verbs sign with the key in {home.keys} unless --key names another: put the new pair there.")
     said = {"key_id": old.key_id, "successor": new.key_id, "private": str(paths.private), "public": str(paths.public)}
     emit(wanted, {"rotated": said}, lambda page: f"{old.key_id[:16]} -> {new.key_id}\n{paths.private}\n")
 

@@ -256,10 +256,15 @@ def _errors(problems: Sequence[Problem]) -> list[Any]:
 
 def _problems(problems: Sequence[Problem], path: Path, count: int | None) -> str:
     from fingerprint.report.text import plural, printable
+    from store.vouching import COUNTS_NO_LONGER
 
     lines = [f"{p.kind}: {printable(p.subject)}: {printable(p.message)}\n" for p in problems]
     lines += [f"{printable(remedy)}\n" for remedy in dict.fromkeys(p.remedy for p in problems if p.remedy)]
-    if count is not None:
+    gone = sum(COUNTS_NO_LONGER in p.message for p in problems)
+    if count is not None and gone:
+        said = f"what is stored of {plural(count, 'fingerprint')} is what was written"
+        lines.append(f"{printable(str(path))}: {said}; {plural(gone, 'statement')} of a revoked key count no longer.\n")
+    elif count is not None:
         lines.append(f"{printable(str(path))}: all evidence of {plural(count, 'fingerprint')} holds.\n")
     return "".join(lines)
 

@@ -81,6 +81,15 @@ def test_a_key_that_was_stolen(verified: tuple[Tool, str], tmp_path: Path) -> No
     assert "revoked" in done.err and "stolen" in done.err
     assert tool("verify", "derived.onnx", "--against", "owner").code == 4
     assert tool("store", "check").code == 4
+    assert tool("store", "checkpoint").code == 2  # by the home's key, which was revoked
+    vouched = tool("store", "checkpoint", "--key", new)
+    assert vouched.code == 0, vouched.err
+    assert tool("attest", "sign", "owner", "--key", new).code == 0
+    checked = tool("store", "check")
+    assert (checked.code, checked.out.count("error:")) == (0, 0), checked.out
+    assert "of a revoked key count no longer" in checked.out
+    assert tool("verify", "derived.onnx", "--against", "owner", "--no-cache").code in (0, 1, 3)
+    assert tool("store", "check").code == 0  # and that run was not signed by it either
     kinds = [e["body"].get("action") for e in tool("store", "log", "-f", "json").json["entries"] if e["kind"] == "key"]
     assert kinds[-2:] == ["rotate", "revoke"]  # the log shows the newest entries
 

@@ -16,11 +16,13 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 from store_helpers import World, make_fingerprint
+from test_store_ledger import run_of  # type: ignore[import-not-found]
 
 from fingerprint.canonical import canonical
-from fingerprint.errors import EvidenceError, RevokedSigner, SignatureInvalid, Tampered, UntrustedSigner
+from fingerprint.errors import EvidenceError, RevokedSigner, SignatureInvalid, Tampered, UntrustedSigner, UsageError
 from store import algorithms, dsse, predicates, revocation
 from store.algorithms import P256_ORDER
+from store.cosigning import cosign
 from store.keys import Signer, generate, load_signer, public_pem, trust, trusted_keys
 from store.sealing import seal
 from store.trust import Revocation, Trust
@@ -141,6 +143,59 @@ def test_a_later_revocation_does_not_put_off_an_earlier_one(world: World) -> Non
         revocation.keep(world.home, world.signer.key_id, event)
     assert len(list(world.home.revoked.iterdir())) == 2
     assert trusted_keys(world.home).revoked[world.signer.key_id].time == WHEN
+
+
+def revoke(world: World, *, signer: Signer) -> Signer:
+    """Revoke the world's key from long ago on; answers the new key, by which that is signed."""
+    (world.home.ensure(world.home.trusted) / "new.pub").write_bytes(public_pem(signer.public))
+    event = revocation.event("revoke", world.signer.key_id, "2020-01-01T00:00:00.000Z", [signer], reason="stolen")
+    revocation.keep(world.home, world.signer.key_id, event)
+    world.database.add_key_event(world.signer.key_id, "revoke", event)
+    return signer
+
+
+def test_a_checkpoint_by_the_new_key_vouches_for_what_was_there(world: World) -> None:
+    """And for nothing that comes later, nor does one by the old key."""
+    world.database.add(world.sealed())
+    run_of(world.database, 2, world.signer)
+    world.database.checkpoint([world.signer])
+    new = revoke(world, signer=Signer(algorithms.generate_key("ed25519")))
+    keys = trusted_keys(world.home)
+
+    def kinds() -> list[str]:
+        return [p.kind for p in world.database.check(keys) if "revoked" in p.message]
+
+    assert kinds() == ["error"] * 3  # the record, the run, the old checkpoint
+    assert all("checkpoint --key" in p.remedy for p in world.database.check(keys))
+    world.database.checkpoint([new])
+    assert kinds() == ["warning"] * 3
+    with pytest.raises(RevokedSigner):
+        world.database.load(world.database.find("resnet"), keys)  # it still counts for nobody
+    run_of(world.database, 1, world.signer)  # whoever stole the key goes on
+    world.database.checkpoint([world.signer])
+    assert sorted(kinds()) == ["error"] * 2 + ["warning"] * 3
+    assert world.database.rebuild(keys).fingerprints == 1
+    assert sorted(kinds()) == ["error"] * 2 + ["warning"] * 3
+
+
+def test_a_record_is_signed_again_by_the_new_key(world: World) -> None:
+    old = world.database.add(world.sealed())
+    new = revoke(world, signer=Signer(algorithms.generate_key("ecdsa-p256")))
+    keys = trusted_keys(world.home)
+    made = cosign(world.database, old, new, keys)
+    assert (made.name, made.version, made.id != old.id) == ("resnet", 2, True)
+    assert set(made.key_ids) == {world.signer.key_id, new.key_id}
+    assert world.database.load(world.database.find("resnet"), keys).payload
+    world.database.checkpoint([new])
+    assert {p.kind for p in world.database.check(keys)} == {"warning"}
+    with pytest.raises(UsageError, match="already"):
+        cosign(world.database, made, new, keys)
+    with pytest.raises(UntrustedSigner):
+        cosign(world.database, old, new, {world.stranger.key_id: world.stranger.public})
+    path = Path(f"{world.database.path}.tensors") / f"{old.tensors_sha256}.bin"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(Tampered):
+        cosign(world.database, old, Signer(algorithms.generate_key("ed25519")), keys)
 
 
 def test_revocations_in_the_home(world: World) -> None:
