@@ -1,6 +1,6 @@
 """Do verdicts keep the error that they state, and how many queries do they need?
 
-    python benchmarks/verdicts.py [--data DIR] [--out .bench] [--suspects 1000000]
+    python benchmarks/verdicts.py [--data DIR] [--out .bench] [--suspects 1000000] [--only PART]...
 
 1. Simulated: unrelated suspects and reference models from one population, clustered by author; light, heavy and skewed
    tails; label match of all probes, and step by step with a look after every answer. The unit is the set of references.
@@ -38,6 +38,7 @@ from fingerprint.record import Fingerprint
 ALPHAS = (0.05, 0.01, 0.001)
 PROBES = 100
 SEED = 20261123
+PARTS = ("simulated", "audits", "real", "queries")
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
 Row = dict[str, object]
 
@@ -210,14 +211,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, default=Path(".bench"))
     parser.add_argument("--suspects", type=int, default=1_000_000)
+    parser.add_argument("--only", action="append", choices=PARTS, help="only this part; repeatable")
     arguments = parser.parse_args()
+    wanted = arguments.only or PARTS
     arguments.out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, list[Row]] = {"simulated": simulated(arguments.suspects), "audits": audits()}
-    if arguments.data is not None:
+    found: dict[str, list[Row]] = {}
+    if "simulated" in wanted:
+        found["simulated"] = simulated(arguments.suspects)
+    if "audits" in wanted:
+        found["audits"] = audits()
+    if arguments.data is not None and {"real", "queries"} & set(wanted):
         entries = stage(arguments.data, arguments.out)
         records = owners(entries, arguments.data)
-        found["real"] = real(records)
-        found["queries"] = queries(records, entries, arguments.data, arguments.out)
+        if "real" in wanted:
+            found["real"] = real(records)
+        if "queries" in wanted:
+            found["queries"] = queries(records, entries, arguments.data, arguments.out)
     (arguments.out / "verdicts.json").write_text(json.dumps(found, indent=1))
 
 
