@@ -93,14 +93,21 @@ class Sink:
     _file: IO[bytes] | None = field(default=None, repr=False)
 
     def write(self, made: str | bytes) -> None:
-        """Append text, or bytes as they are."""
+        """Append text, or bytes as they are.
+
+        Raises:
+            StoreError: the file can't be written, for instance because the disk is full.
+        """
         if self.path is None:
             _to_stdout(made)
             return
-        if self._file is None:
-            folder = self.path.absolute().parent
-            self._file = tempfile.NamedTemporaryFile(dir=folder, prefix=".tmp-", delete=False)  # noqa: SIM115
-        self._file.write(made if isinstance(made, bytes) else made.encode("utf-8", "backslashreplace"))
+        try:
+            if self._file is None:
+                folder = self.path.absolute().parent
+                self._file = tempfile.NamedTemporaryFile(dir=folder, prefix=".tmp-", delete=False)  # noqa: SIM115
+            self._file.write(made if isinstance(made, bytes) else made.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            raise StoreError(f"can't write {self.path}: {error.strerror or error}") from error
 
     def commit(self) -> None:
         """Put the file in place, with the rights that a new file gets (0600 if it is private).
@@ -126,7 +133,8 @@ class Sink:
         """Remove the temporary file, if there is one."""
         if self._file is not None:
             with suppress(OSError):
-                self._file.close()
+                self._file.close()  # writes what is left, which a full disk refuses again
+            with suppress(OSError):
                 Path(self._file.name).unlink(missing_ok=True)
             self._file = None
 
@@ -170,11 +178,22 @@ class Reports:
                 sink.write(text)
 
     def finish(self, rows: Sequence[Row], summary: Summary) -> None:
-        """Write the end, files first."""
+        """Write the end, files first; one that can't be written does not keep the others from it.
+
+        Raises:
+            StoreError: a file can't be written.
+        """
+        failed: StoreError | None = None
         for report, sink in sorted(self._open, key=lambda pair: pair[1].path is None):
-            for piece in report.pieces(rows, summary):
-                sink.write(piece)
-            sink.commit()
+            try:
+                for piece in report.pieces(rows, summary):
+                    sink.write(piece)
+                sink.commit()
+            except StoreError as error:
+                failed = failed or error
+        if failed is not None:
+            remedy = f"Nothing is lost. Write it again with: fingerprint report {summary.run}" if summary.run else ""
+            raise StoreError(failed.message, remedy=remedy) from failed
 
     def __enter__(self) -> Reports:
         return self

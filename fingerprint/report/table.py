@@ -32,7 +32,7 @@ class TableReport(Report):
 
     def finish(self, rows: Sequence[Row], summary: Summary) -> str:
         """See `Report.finish`."""
-        parts: list[RenderableType] = [_table(rows), ""]
+        parts: list[RenderableType] = [_table(rows), ""] if rows else []
         if self.page.verbose or len(rows) <= FEW:
             parts += [part for row in rows for part in _paragraph(row)]
         return render([*parts, *_foot(rows, summary)], self.page.width, color=self.page.color)

@@ -27,7 +27,9 @@ def walk(root: Path, name_of: NameOf = str, claimed: Callable[[Path], bool] | No
         name_of: the provenance path of a path in it.
         claimed: whether a folder is read by another kind of source; it is left out then.
     """
-    for folder, folders, files in os.walk(root):
+    closed: list[OSError] = []
+    for folder, folders, files in os.walk(root, onerror=closed.append):
+        yield from _closed(closed, name_of)
         here = Path(folder)
         if claimed is not None and here != root and claimed(here):
             folders.clear()
@@ -37,11 +39,26 @@ def walk(root: Path, name_of: NameOf = str, claimed: Callable[[Path], bool] | No
         for name in packages:
             yield Artifact(here / name, name_of(here / name))
         yield from _files([here / file for file in sorted(files)], name_of)
+    yield from _closed(closed, name_of)
+
+
+def _closed(errors: list[OSError], name_of: NameOf) -> Iterator[Artifact]:
+    """Folders that could not be listed: there may be models in them, so each is a result."""
+    for error in errors:
+        path = Path(os.fsdecode(error.filename))
+        text = f"The folder can't be read, so what is in it was not looked at: {error.strerror or error}."
+        yield Artifact(path, name_of(path), finding=Finding("unreadable", text))
+    errors.clear()
 
 
 def _files(paths: list[Path], name_of: NameOf) -> Iterator[Artifact]:
     """The artifacts among the files of one folder."""
-    paths = [path for path in paths if path.is_file()]
+    others = [path for path in paths if not path.is_file()]
+    paths = [path for path in paths if path not in others] if others else paths
+    for path in others:
+        if claims_to_be_model(path.name):
+            text = "It is a link that leads to no file." if path.is_symlink() else "It is no regular file."
+            yield Artifact(path, name_of(path), finding=Finding("unreadable", text))
     split = {pieces[0]: pieces for pieces in split_models(paths)}
     later = {piece for pieces in split.values() for piece in pieces[1:]}
     for path in paths:

@@ -16,9 +16,10 @@ from cli_tool import COMMAND, Tool  # type: ignore[import-not-found]
 from cli import early, storing
 from cli.access import PASSPHRASE, read_passphrase
 from cli.group import explain
-from cli.output import Sink, emit, targets
+from cli.output import Reports, Sink, emit, targets
 from cli.terminal import Terminal
-from fingerprint.errors import DatabaseBusy, KeyFileError, Tampered, UsageError
+from fingerprint.errors import DatabaseBusy, KeyFileError, StoreError, Tampered, UsageError
+from fingerprint.report.interface import Summary
 
 
 class _Tty(io.StringIO):
@@ -272,3 +273,25 @@ def test_a_passphrase_is_asked_for_on_a_terminal(tool: Tool) -> None:
     os.close(main)
     assert process.returncode == 0 and b'"encrypted": true' in out
     assert b"Passphrase for the new key" in seen and b"sesame" not in seen
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_told_and_keeps_no_other_report_from_being_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tempfile
+
+    plain = tempfile.NamedTemporaryFile
+
+    def full(**options: Any) -> Any:  # noqa: ANN401
+        made = plain(**options)
+        os.dup2(os.open("/dev/full", os.O_WRONLY), made.fileno())
+        return made
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
+    wanted = targets("jsonl", [f"csv={tmp_path / 'rows.csv'}"], reports=True)
+    with pytest.raises(StoreError, match=r"rows\.csv: No space left on device") as caught, Reports(wanted) as reports:
+        reports.finish([], Summary("audit", run="r1"))
+    assert "fingerprint report r1" in caught.value.remedy
+    assert '"summary"' in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []

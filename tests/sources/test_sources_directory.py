@@ -14,6 +14,7 @@ from PIL import Image
 from fingerprint.errors import UsageError
 from fingerprint.sources.claims import MODEL_SUFFIXES
 from fingerprint.sources.directory import DirectorySource, is_model
+from fingerprint.sources.interface import Finding
 
 TFLITE = b"\x1c\x00\x00\x00TFL3" + bytes(40)
 SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
@@ -86,13 +87,35 @@ def test_links(tmp_path: Path) -> None:
     (root / "folder").symlink_to(tmp_path / "real")
     (root / "loop").symlink_to(root)
     (root / "broken.onnx").symlink_to(tmp_path / "nowhere")
-    assert found(root) == ["linked.onnx", "y.onnx"]
+    (root / "broken.txt").symlink_to(tmp_path / "nowhere")
+    assert found(root) == ["broken.onnx", "linked.onnx", "y.onnx"]
+    broken, *_ = DirectorySource(str(root)).artifacts()
+    assert broken.finding == Finding("unreadable", "It is a link that leads to no file.")
 
 
-def test_odd_files_are_passed_over(tmp_path: Path) -> None:
+def test_odd_files_are_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.onnx")  # opening it would wait for ever
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder.onnx").mkdir()
-    assert found(tmp_path) == []
+    (pipe,) = DirectorySource(str(tmp_path)).artifacts()
+    assert (pipe.path.name, pipe.finding) == ("pipe.onnx", Finding("unreadable", "It is no regular file."))
+
+
+def test_a_folder_that_can_not_be_listed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hold models: an audit that passes over it in silence would be taken for complete."""
+    place(tmp_path, {"a/x.onnx": b"x", "b/closed/y.onnx": b"y", "c/z.onnx": b"z"})
+    plain = os.scandir
+
+    def refusing(folder: str) -> object:
+        if Path(folder).name == "closed":
+            raise PermissionError(13, "Permission denied", folder)
+        return plain(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    told = {a.path.relative_to(tmp_path).as_posix(): a.finding for a in DirectorySource(str(tmp_path)).artifacts()}
+    assert told.keys() == {"a/x.onnx", "b/closed", "c/z.onnx"}
+    finding = told["b/closed"]
+    assert finding is not None and finding.status == "unreadable" and "Permission denied" in finding.reason
 
 
 def test_what_can_not_be_read(tmp_path: Path) -> None:
