@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from fingerprint.api.results import Result
     from fingerprint.decision.correction import Correction
 
-IN_MEMORY = 2000  # results
+IN_MEMORY = 200  # results
 
 
 class Spool(Sequence["Result"]):
-    """Results in the order in which they came; those past the first 2,000 lie in an anonymous temporary file.
+    """Results in the order in which they came; those past the first 200 lie in an anonymous temporary file.
 
     Once `correction` is set, what is read is corrected.
     """

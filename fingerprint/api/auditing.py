@@ -31,7 +31,7 @@ from fingerprint.spec import FoundSpec, sidecar_path
 if TYPE_CHECKING:
     from fingerprint.engine.executors.interface import Prepared
 
-_SEEN = 4096  # contents that are remembered within a run
+_SEEN = 256  # contents whose results are held within a run; others are looked up in the database, if there is one
 _PARTED = (".xml", ".param", ".bin")
 
 
