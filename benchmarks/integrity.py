@@ -26,13 +26,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fingerprint.api.contrast import views_of
 from fingerprint.api.copies import COMPRESSED, CopyMaker
 from fingerprint.api.create import create
 from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.owner import Owner
 from fingerprint.data import CleanImages, load_images
-from fingerprint.decision.allow import kind_of, within
+from fingerprint.decision.allow import is_compression, kind_of, within
 from fingerprint.decision.attribution_soft import attributor
+from fingerprint.decision.contrast import alarmed, nt_xent
 from fingerprint.decision.integrity import IntegrityTest, Trials, log_margins
 from fingerprint.errors import FingerprintError
 from fingerprint.model import Floats, Images, Labels
@@ -91,6 +93,7 @@ class Row:
     group: str
     found: dict[str, str]
     named: dict[str, str | None]
+    alarm: float | None
     by_queries: dict[int, str]
 
 
@@ -227,6 +230,9 @@ def evaluate(
     everything = Trials.of(record, np.arange(len(record.payload.probes)))
     serving = record.payload.family == 1
     attributors = {soft: attributor(everything, serving, soft=soft) for soft in (False, True)}
+    seen, losses = views_of(record), record.payload.trial_contrast
+    hows = ["", *(trial.transform for trial in record.manifest.trials)]
+    declared = np.array([is_compression(how) and within(how, LIMITS) for how in hows])
     assert test.labels is not None
     base = float((owner.predict(test.images).argmax(axis=1) == test.labels).mean())
     maker, rows = CopyMaker(owner, thief, 77), []
@@ -240,6 +246,7 @@ def evaluate(
                 accuracy = float((predict(test.images).argmax(axis=1) == test.labels).mean())
                 answers = {name: predict(part) for name, part in images.items()}
                 whole = predict(record.payload.probes)
+                viewed = None if seen is None else predict(seen)
         except FingerprintError as error:
             print(f"{how}: left out ({error.message})", flush=True)
             continue
@@ -253,7 +260,10 @@ def evaluate(
         labels = whole.argmax(axis=1).astype(np.int64)
         named = {"soft" if soft else "labels": a.name(labels, margins).kind for soft, a in attributors.items()}
         by_queries = {n: judges["intrinsic"].say(answers["intrinsic"], "labels", n) for n in (20, 40, 80, 140)}
-        rows.append(Row(how, accuracy, group_of(how, base - accuracy), found, dict(named), by_queries))
+        alarm = None
+        if viewed is not None and losses is not None and np.isfinite(viewed).all():
+            alarm = alarmed(nt_xent(viewed), losses, declared, len(viewed)).p_value
+        rows.append(Row(how, accuracy, group_of(how, base - accuracy), found, dict(named), alarm, by_queries))
         took = time.perf_counter() - begun
         print(f"{how:44} {accuracy:.3f} {found['intrinsic, labels']:8} {found['intrinsic, soft']:8} "
               f"{named['labels']} {named['soft']} {took:.1f} s", flush=True)  # fmt: skip
@@ -270,6 +280,10 @@ def shown(rows: Sequence[Row]) -> str:
     for group, members in groups.items():
         cells = [_counts([m.found[rule] for m in members], group) for rule in rules]
         lines.append(f"| {group} | {len(members)} | " + " | ".join(cells) + " |")
+    lines += ["", "| suspects | n | contrastive alarm raised (p <= 0.02) |", "|---|---|---|"]
+    for group, members in groups.items():
+        raised = sum(m.alarm is not None and m.alarm <= 0.02 for m in members)
+        lines.append(f"| {group} | {len(members)} | {raised} |")
     lines += ["", "| fault sneaking | n | 20 queries | 40 | 80 | 140 |", "|---|---|---|---|---|---|"]
     for group, members in groups.items():
         if group.startswith("sneak"):
@@ -371,7 +385,7 @@ def main() -> None:
         options = CreateOptions("benchmark", data=folder / "data.npz", seed=5, screen=0, integrity=QUERIES)
         record = create(path, options)
         print(f"create took {time.perf_counter() - begun:.0f} s", flush=True)
-        owner = _owner(path)
+        owner = opened(path)
         kept = Kept([], [], [])
         rows = evaluate(owner, record, data, thief, test, light=given.light, every=given.every, kept=kept)
     kept.save(given.out / f"integrity-{path.stem}.npz", record)
@@ -380,7 +394,7 @@ def main() -> None:
     print(shown(rows))
 
 
-def _owner(path: Path) -> Owner:
+def opened(path: Path) -> Owner:
     owner = Owner(path, None)
     found = find_spec(path, None)
     assert found is not None
@@ -399,7 +413,7 @@ def _inputs(owner: str, data: Path, test: Path, folder: Path) -> tuple[Path, Cle
             CleanImages(images.images[:1200], images.labels[:1200]),
             CleanImages(images.images[1200:], images.labels[1200:]),
         )
-    path, bound = Path(owner), _owner(Path(owner))
+    path, bound = Path(owner), opened(Path(owner))
     shape = bound.spec.image_shape
     rest = load_images(data, shape, bound.classes).take(6000, 1)
     return path, rest, load_images(test, shape, bound.classes).take(EVALUATED, 2)

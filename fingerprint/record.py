@@ -268,6 +268,7 @@ class Payload:
     With D control sets: control_probes (D, N, H, W, C) uint8 in the families of the true probes, control_targets (D, N)
     int64. With ancestors and kin: ancestor_labels (A, N), kin_labels (J, N) int64, the common label of each on each
     probe, -1 = none. weight_sketch (B,) uint8: the summary of the owner's weights, as bytes of `runtimes.sketch`.
+    trial_contrast (T + 1,) float32: the contrastive loss (`decision.contrast`) of the owner and of each of its trials.
     """
 
     probes: Images
@@ -288,6 +289,7 @@ class Payload:
     ancestor_labels: NDArray[np.int64] | None = None
     kin_labels: NDArray[np.int64] | None = None
     weight_sketch: NDArray[np.uint8] | None = None
+    trial_contrast: NDArray[np.float32] | None = None
 
     def to_bytes(self) -> bytes:
         """Safetensors bytes; the same tensors give the same bytes."""
@@ -376,6 +378,11 @@ class Payload:
         for name in ("ancestor_labels", "kin_labels"):
             labels: NDArray[np.int64] | None = getattr(self, name)
             wanted[name] = (np.int64, (0 if labels is None else len(labels), count))
+        if self.trial_contrast is not None:
+            trials = 0 if self.trial_labels is None else len(self.trial_labels)
+            wanted["trial_contrast"] = (np.float32, (trials + 1,))
+            if not np.isfinite(self.trial_contrast).all():
+                raise Tampered("the record's tensor 'trial_contrast' is not finite")
         wanted["weight_sketch"] = (np.uint8, (0 if self.weight_sketch is None else self.weight_sketch.size,))
         for name, (dtype, shape) in wanted.items():
             value: NDArray[np.generic] | None = getattr(self, name)

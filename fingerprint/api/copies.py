@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from fingerprint.api.contrast import views_of
 from fingerprint.api.owner import Owner, Predict
 from fingerprint.data import CleanImages
+from fingerprint.decision.contrast import nt_xent
 from fingerprint.decision.integrity import log_margins
 from fingerprint.decision.statistics import align
 from fingerprint.engine.local import open_local
@@ -180,10 +182,13 @@ def add_trials(
     payload, own = fingerprint.payload, labels_of(fingerprint.payload.clean_responses)
     trials: list[Trial] = []
     labels, margins, missing = [], [], dict[str, str]()
+    seen = views_of(fingerprint)
+    losses = [] if seen is None else [nt_xent(owner.predict(seen))]
     for number, how in enumerate(listed):
         try:
             with maker.copy(how, number) as predict:
                 answered, clean = predict(payload.probes), None
+                viewed = None if seen is None else predict(seen)
                 if len(payload.clean_images):
                     clean = float((labels_of(predict(payload.clean_images)) == own).mean())
         except (TransformError, MissingExtra) as error:
@@ -191,7 +196,8 @@ def add_trials(
         except FingerprintError as error:  # damaged beyond answering
             progress.note(f"The copy {how} answers nothing usable and is left out ({error.message}).")
         else:
-            if np.isfinite(answered).all():
+            if np.isfinite(answered).all() and (viewed is None or np.isfinite(viewed).all()):
+                losses += [] if viewed is None else [nt_xent(viewed)]
                 trials.append(Trial(transform=how, agreement=clean))
                 labels.append(labels_of(answered).astype(np.uint16))
                 margins.append(log_margins(answered, payload.targets).astype(np.float32))
@@ -204,6 +210,7 @@ def add_trials(
         payload,
         trial_labels=np.stack(labels) if labels else np.zeros((0, count), np.uint16),
         trial_margins=np.stack(margins) if margins else np.zeros((0, count), np.float32),
+        trial_contrast=np.array(losses, np.float32) if losses else None,
     )
     return replace(fingerprint, manifest=manifest, payload=payload)
 

@@ -237,7 +237,12 @@ class Examination:
                 self.verifier.exposures.add(control, frozenset(probes.tolist()), place)
 
         recorded = self.subject.answered(fingerprint) is not None
-        return look_beyond(fingerprint, verdict, asked, outputs, setting, asker, alpha, None if recorded else mark)
+        found = look_beyond(fingerprint, verdict, asked, outputs, setting, asker, alpha, None if recorded else mark)
+        if found.integrity_evidence is None or recorded or place is not None:
+            return found
+        from fingerprint.api.contrast import watched
+
+        return watched(found, fingerprint, asker, setting, self.options.allow)
 
     def _disguise(self, index: int) -> Disguise | None:
         if not self.options.cover:

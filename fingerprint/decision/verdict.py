@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 if TYPE_CHECKING:
     from fingerprint.decision.attribution import Attribution
+    from fingerprint.decision.contrast import ContrastEvidence
     from fingerprint.decision.integrity import IntegrityEvidence
     from fingerprint.decision.weights import WeightEvidence
 
@@ -85,7 +86,8 @@ class Verdict:
     correction. corrected_p: total (between models and within the fingerprint), valid for multiple testing. score:
     higher = more related, comparable within one fingerprint only. match_rate: share of probes with the owner's label.
     integrity_evidence, attribution: of a derived suspect, where the record has what it takes. weights: what its weights
-    share with the owner's, where both files were open; lineage never rests on it.
+    share with the owner's, where both files were open; lineage never rests on it. contrast: the contrastive alarm,
+    which decides nothing.
     """
 
     lineage: Lineage
@@ -108,6 +110,7 @@ class Verdict:
     controls: ControlsUsed | None = None
     kinship: Kinship | None = None
     weights: WeightEvidence | None = None
+    contrast: ContrastEvidence | None = None
     explanation: str = field(default="", compare=False)
 
     def __bool__(self) -> NoReturn:
@@ -128,7 +131,7 @@ def explain(verdict: Verdict) -> str:
     )
     if verdict.calibration is None:
         nothing = "Nothing calibrates this fingerprint, so the result can't be better than inconclusive."
-        return " ".join(part for part in (asked, nothing, verdict.reason, _weights(verdict)) if part)
+        return " ".join(part for part in (asked, nothing, verdict.reason, _others(verdict)) if part)
     used, error = verdict.calibration, f"{verdict.error:g}"
     how = {
         "conformal": f"conformal calibration: the rank among {used.n} unrelated reference models",
@@ -142,7 +145,7 @@ def explain(verdict: Verdict) -> str:
         "unrelated": f"It answers like an unrelated model; tested at error {error}, by {how}",
         "inconclusive": f"It can't be told apart at error {error}, by {how}",
     }[verdict.lineage]
-    parts = [asked, f"{found}.", verdict.reason, _integrity(verdict), _attribution(verdict), _weights(verdict)]
+    parts = [asked, f"{found}.", verdict.reason, _integrity(verdict), _attribution(verdict), _others(verdict)]
     return " ".join(part for part in parts if part)
 
 
@@ -172,12 +175,18 @@ def _attribution(verdict: Verdict) -> str:
     return f"It was probably {found.kind} (probability {found.probabilities[found.kind]:.2f})."
 
 
-def _weights(verdict: Verdict) -> str:
-    if verdict.weights is None:
-        return ""
-    from fingerprint.decision.weights import explained
+def _others(verdict: Verdict) -> str:
+    """Statements beside the verdict: the contrastive alarm, and weights."""
+    said = []
+    if verdict.contrast is not None:
+        from fingerprint.decision import contrast
 
-    return explained(verdict.weights)
+        said.append(contrast.explained(verdict.contrast))
+    if verdict.weights is not None:
+        from fingerprint.decision import weights
+
+        said.append(weights.explained(verdict.weights))
+    return " ".join(said)
 
 
 def undecided(alpha: float, queries: int, reason: str) -> Verdict:
