@@ -102,6 +102,7 @@ class NormalNull:
         _enough(len(values))
         self.confidence: float | None = CONFIDENCE
         self._limit = TailLimit(np.asarray(values, np.float64), authors, floor=1e-6)
+        self._thresholds: dict[float, float | None] = {}  # an audit asks for the same ones with every suspect
 
     def tail(self, value: float) -> float:
         """See `Null.tail`."""
@@ -109,6 +110,11 @@ class NormalNull:
 
     def threshold(self, gamma: float) -> float | None:
         """See `Null.threshold`."""
+        if gamma not in self._thresholds:
+            self._thresholds[gamma] = self._search(gamma)
+        return self._thresholds[gamma]
+
+    def _search(self, gamma: float) -> float | None:
         if self.tail(1e6) > gamma:
             return None
         low, high = -1e6, 1e6
