@@ -90,15 +90,35 @@ def test_conformal_reaches_its_floor(n: int, gamma: float) -> None:
 
 
 def test_one_unit_per_author_is_the_textbook_tolerance_limit() -> None:
-    """Independent normal values: the limit is mean + k s with k from the noncentral t distribution (exact)."""
+    """Independent normal values: the limit is mean + k s with k from the noncentral t distribution (exact).
+
+    The sample is made symmetric: one that is skewed towards high values is given a wider limit.
+    """
     rng = np.random.default_rng(8)
-    for n in (7, 12, 60):
-        values = rng.normal(2.0, 0.3, n)
+    for n in (8, 12, 60):
+        half = np.abs(rng.normal(0.0, 0.3, n // 2))
+        values = 2.0 + np.concatenate([half, -half])
         z = stats.norm.isf(0.05)  # where the normal law is the heavier of the two
         k = stats.nct.ppf(CONFIDENCE, n - 1, z * math.sqrt(n)) / math.sqrt(n)
         null = NormalNull(values.tolist(), nobody(n))
         expected = values.mean() + k * values.std(ddof=1)
         assert null.threshold(0.05) == pytest.approx(expected, rel=0.02)
+
+
+def test_a_skewed_sample_is_given_a_wider_limit_from_six_authors_on() -> None:
+    skewed = [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.4]
+    mirrored = [0.5 - v for v in skewed]
+    spread = np.std(skewed)
+    wide, plain = (
+        (null.threshold(0.01) or 0.0) - float(np.mean(values))
+        for null, values in ((NormalNull(v, nobody(7)), v) for v in (skewed, mirrored))
+    )
+    assert wide / plain == pytest.approx(math.sqrt(2 * 0.3**2 * (6 / 7) ** 2 / (7 * spread**2)), rel=0.03)
+    few = ["a"] * 3 + ["b"] * 2 + ["c"] * 2
+    one, two = (NormalNull(v, few) for v in (skewed, mirrored))
+    assert (one.threshold(0.05) or 0.0) - np.mean([0.1, 0.1, 0.25]) == pytest.approx(
+        (two.threshold(0.05) or 0.0) - np.mean([0.4, 0.4, 0.25]), rel=0.1
+    )
 
 
 def test_equal_groups_count_as_one_model_each() -> None:
