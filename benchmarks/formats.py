@@ -228,8 +228,9 @@ def rows_of(case: Case, out: Path, runs: int, inputs: int) -> Iterator[dict[str,
         row |= _verdict(made, record, options)
         try:
             row |= agreement(made, inputs, truth)
-            eager, found = (measured(path, images_file, runs, inputs) for path in (case.owner, made))
-            row |= {"over_eager": eager["engine_s"] / found["engine_s"], **found}
+            if runs:
+                eager, found = (measured(path, images_file, runs, inputs) for path in (case.owner, made))
+                row |= {"over_eager": eager["engine_s"] / found["engine_s"], **found}
         except FingerprintError as error:
             row["why"] = error.message.splitlines()[0]
         yield row
@@ -260,7 +261,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, default=Path(".bench"))
     parser.add_argument("--only", choices=["resnet20", "mobilenet_v2"])
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=5, help="timed runs; 0 leaves speed and memory out")
     parser.add_argument("--inputs", type=int, default=100, help="that are answered in each run")
     parser.add_argument("--measure", nargs=2, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

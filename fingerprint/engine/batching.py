@@ -49,6 +49,7 @@ class _Search:
     again: bool = False  # this size was timed once and looked slow
     memory: int = 0  # resident bytes after the first batch
     rests: dict[int, int] = field(default_factory=dict)  # sizes between the best and the next one: how often tried
+    even: int = 0  # size of the equal parts that a call was last divided into
     own_s: float = 0.0  # seconds spent in batches of the size that the file was converted for
 
     def tries_whole(self, remaining: int) -> bool:
@@ -261,5 +262,15 @@ def _next_size(search: _Search, remaining: int) -> int:
         return search.size
     if search.tries_whole(remaining):
         return remaining
-    parts = max(1, round(remaining / (search.best or search.size)), math.ceil(remaining / search.most))
+    best = search.best or search.size
+    parts = max(1, round(remaining / best), math.ceil(remaining / search.most))
+    if search.fixed:
+        return math.ceil(remaining / parts)
+    even = [remaining // n for n in (parts, parts + 1, parts - 1) if n and remaining % n == 0]
+    if search.even and remaining % search.even == 0:
+        even.insert(0, search.even)
+    for size in even:  # a runtime that is set up anew for another shape is not, between equals
+        if best <= 2 * size and size <= search.most:
+            search.even = size
+            return size
     return math.ceil(remaining / parts)

@@ -168,6 +168,26 @@ def test_a_tuner_remembers() -> None:
     assert len(set(model.sizes)) <= 2
 
 
+@pytest.mark.parametrize(
+    ("count", "best", "sizes"),
+    [
+        (100, 32, [25] * 4),
+        (100, 36, [25] * 4),
+        (100, 64, [50] * 2),
+        (96, 32, [32] * 3),
+        (97, 32, [33, 32, 32]),
+        (7, 32, [7]),
+    ],
+)
+def test_parts_are_equal_where_they_can_be(count: int, best: int, sizes: list[int]) -> None:
+    """Some runtimes plan anew for every change of the batch."""
+    search, found = _Search(size=best, most=1000, best=best, settled=True), []
+    while count:
+        found.append(batching._next_size(search, count))
+        count -= found[-1]
+    assert found == sizes
+
+
 def test_tuner_forgets_models_that_are_gone() -> None:
     tuner = BatchTuner()
     ask(Fake(), 5, tuner)
