@@ -213,9 +213,9 @@ def rows_of(case: Case, out: Path, runs: int, inputs: int) -> Iterator[dict[str,
     images_file = out / f"{case.name}-images.npy"
     np.save(images_file, clean)
     record = record_of(case, out)
-    inputs = {"probes": record.payload.probes, "clean": clean}
+    asked = {"probes": record.payload.probes, "clean": clean}
     owner = open_local(case.owner)
-    truth = {k: labels_of(owner.predict(v, spec), spec.class_offset) for k, v in inputs.items()}
+    truth = {k: labels_of(owner.predict(v, spec), spec.class_offset) for k, v in asked.items()}
     options = VerifyOptions(
         alpha=ALPHA, label_only=True, allow_code=True, calibration=case.calibration  # type: ignore[arg-type]
     )  # fmt: skip
@@ -227,7 +227,7 @@ def rows_of(case: Case, out: Path, runs: int, inputs: int) -> Iterator[dict[str,
             continue
         row |= _verdict(made, record, options)
         try:
-            row |= agreement(made, inputs, truth)
+            row |= agreement(made, asked, truth)
             if runs:
                 eager, found = (measured(path, images_file, runs, inputs) for path in (case.owner, made))
                 row |= {"over_eager": eager["engine_s"] / found["engine_s"], **found}
@@ -236,8 +236,8 @@ def rows_of(case: Case, out: Path, runs: int, inputs: int) -> Iterator[dict[str,
         yield row
     for name in FORMATS:
         made = convert(case.stranger, name, clean, out / "formats" / f"{case.name}-stranger")
-        found = {"why": made} if isinstance(made, str) else _verdict(made, record, options)
-        yield {"owner": case.name, "model": "stranger", "format": name, **found}
+        told: dict[str, object] = {"why": made} if isinstance(made, str) else _verdict(made, record, options)
+        yield {"owner": case.name, "model": "stranger", "format": name, **told}
 
 
 def _verdict(path: Path, record: Fingerprint, options: VerifyOptions) -> dict[str, object]:
