@@ -74,10 +74,10 @@ def audit(
     rehash: Annotated[
         bool, typer.Option("--rehash", help="Read every file, even where size, times and inode are as they were.")
     ] = False,
-    key: flags.TrustedKeys = None,
     open_all: Annotated[
         bool, typer.Option("--open-all", help="Open even files whose headers say that they take no images.")
     ] = False,
+    key: flags.TrustedKeys = None,
     no_cache: flags.NoCache = False,
     threads: flags.Threads = 0,
     verbose: flags.Verbose = False,
