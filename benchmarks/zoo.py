@@ -65,14 +65,14 @@ FAMILIES = (
     "unscreened:trajectory",
     "unscreened:universal",
 )
-COMBINATION = ("twinned:robust", "twinned:characteristic")
+COMBINATION = ("twinned:robust", "natural")
 ALTERNATIVES = (
     ("characteristic",),
     ("characteristic", "natural"),
     ("characteristic", "robust"),
     ("twinned:robust",),
     ("twinned:robust", "characteristic"),
-    ("twinned:robust", "natural"),
+    ("twinned:robust", "twinned:characteristic"),
     ("twinned:robust", "twinned:characteristic", "unscreened:natural"),
     ("twinned:robust", "twinned:characteristic", "natural"),
     ("twinned:robust", "twinned:characteristic", "twinned:natural"),

@@ -275,6 +275,8 @@ WRONG = {
     "control_targets": [np.zeros((2, 8), np.int64)],
     "ancestor_labels": [np.zeros((1, 7), np.int64), np.zeros((1, 8), np.int32), np.zeros(8, np.int64)],
     "kin_labels": [np.zeros((1, 9), np.int64), np.zeros((1, 8), np.uint8)],
+    "weight_sketch": [np.zeros(9, np.int8), np.zeros((3, 3), np.uint8)],
+    "trial_contrast": [np.zeros(2, np.float32), np.zeros(1, np.float64), np.full(1, np.nan, np.float32)],
 }
 
 

@@ -26,7 +26,7 @@ LAYERS = [
     {"spec"},  # a sidecar lies beside the main file of a model in several parts
     {"runtimes", "record", "data"},
     {"model"},
-    {"errors", "limits", "progress"},
+    {"errors", "limits", "progress", "canonical"},
 ]
 SIDEWAYS = {("engine", "decision"), ("probes", "decision")}  # distributions and statistics: pure functions
 

@@ -220,6 +220,7 @@ class Discriminant:
 
 
 def part_of(trials: Trials, probes: NDArray[np.bool_]) -> Trials:
+    """The trials on these of the probes."""
     return Trials(trials.hows, trials.labels[:, probes], trials.margins[:, probes], trials.targets[probes])
 
 
@@ -248,6 +249,7 @@ def _sigmoid(value: float) -> float:
 
 
 def softmax(scores: Matrix) -> Matrix:
+    """(M, kinds) probabilities of scores (M, kinds)."""
     shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
@@ -278,4 +280,5 @@ def loss_of(chances: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
 
 
 def mean_right(said: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
+    """The share of answers (M,) that are right, each kind counting the same."""
     return float(np.mean([(said[truth == kind] == kind).mean() for kind in np.unique(truth)]))
