@@ -22,12 +22,15 @@ class Logistic:
 
     def __init__(self, rows: Matrix, truth: NDArray[np.int64], kinds: int, penalty: float) -> None:
         self._kinds, self._known = kinds, np.unique(truth)
-        inputs = np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
+        # The penalty keeps coefficients in the span of the rows: with fewer rows than features, all is done in there.
+        span = np.linalg.qr(rows.T)[0] if len(rows) < rows.shape[1] else np.eye(rows.shape[1])  # (F, S)
+        inputs = np.concatenate([rows @ span, np.ones((len(rows), 1))], axis=1)
         answers = (truth[:, None] == self._known).astype(np.float64)
         weight = 1.0 / (len(self._known) * answers.sum(axis=0)[np.searchsorted(self._known, truth)])
         ridge = np.full((inputs.shape[1], len(self._known)), penalty)
         ridge[-1] = 1e-6
-        self._coefficients = _fitted(inputs, answers, weight, ridge)
+        found = _fitted(inputs, answers, weight, ridge)
+        self._coefficients = np.concatenate([span @ found[:-1], found[-1:]])
 
     def scores(self, rows: Matrix) -> Matrix:
         """(M, kinds) logits; very low for kinds that did not occur."""

@@ -54,3 +54,13 @@ def test_kinds_that_are_apart_end_finite() -> None:
     scores = Logistic(rows, np.array([0, 0, 1, 1]), 2, 1e-3).scores(rows)
     assert np.isfinite(scores).all()
     assert (scores.argmax(axis=1) == [0, 0, 1, 1]).all()
+
+
+def test_fewer_rows_than_features_have_the_same_minimum() -> None:
+    """Every row twice changes nothing of the loss, and makes more rows than features."""
+    rng = np.random.default_rng(3)
+    truth = np.arange(30) % 3
+    rows = rng.standard_normal((30, 50)) + 0.5 * np.eye(3, 50)[truth]
+    asked = rng.standard_normal((20, 50))
+    few, many = (Logistic(np.repeat(rows, n, axis=0), np.repeat(truth, n), 3, 0.01).scores(asked) for n in (1, 2))
+    assert few - few.mean(axis=1, keepdims=True) == pytest.approx(many - many.mean(axis=1, keepdims=True), abs=1e-3)
