@@ -270,7 +270,7 @@ def _next_size(search: _Search, remaining: int) -> int:
     if search.even and remaining % search.even == 0:
         even.insert(0, search.even)
     for size in even:  # a runtime that is set up anew for another shape is not, between equals
-        if best <= 2 * size and size <= search.most:
+        if best <= 2 * size and size <= min(search.most, 2 * best):
             search.even = size
             return size
     return math.ceil(remaining / parts)

@@ -24,9 +24,9 @@ def test_a_known_size_is_used_from_the_first_batch(count: int, known: int) -> No
     model.batch_range = (1, 64)
     ask(model, count, BatchTuner(known=known))
     size = min(known, 64)
-    assert max(model.sizes) <= max(size, -(-count // max(1, round(count / size))))
-    assert max(model.sizes) <= 64
-    assert len(model.sizes) == max(1, round(count / size), -(-count // 64))
+    assert sum(model.sizes) == count
+    assert max(model.sizes) <= min(64, 2 * size)  # equal parts may be larger or smaller, by a factor of two at most
+    assert all(2 * asked >= size for asked in model.sizes[:-1])
 
 
 def test_a_fixed_batch_is_stronger_than_memory() -> None:
