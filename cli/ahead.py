@@ -125,6 +125,8 @@ def _ask_unchecked(pool: EagerPool, suspect: Path, records: Records, against: st
 
     from fingerprint.model import InputSpec
 
+    if not os.path.isfile(f"{suspect}.spec.json"):  # noqa: PTH113  (a pipe would never end)
+        return
     with open(f"{suspect}.spec.json", "rb") as file:  # noqa: PTH123  (as `spec.sidecar_path`, which loads much)
         spec = InputSpec.completed(json.loads(file.read(DEFAULT.spec_bytes)))
     probes = records.probes(against, keys, SMALL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,17 @@ def test_what_is_asked_early_is_what_the_record_holds(question: Question, monkey
     (record,) = opened.selection.fingerprints
     assert (early_images == record.payload.probes).all() and images is record.payload.probes
     assert early_spec == spec
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_for_a_sidecar_does_not_hold_anybody_up(
+    question: Question, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(Path(question.suspects[0]).read_bytes())
+    os.mkfifo(tmp_path / "m.onnx.spec.json")
+    opened, asked = _asked(Question((str(tmp_path / "m.onnx"),), ("owner",)), monkeypatch)
+    assert opened is not None and asked == []
+    opened.records.close()
 
 
 def test_several_fingerprints_are_asked_together(question: Question, monkeypatch: pytest.MonkeyPatch) -> None:
