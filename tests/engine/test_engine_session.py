@@ -272,6 +272,7 @@ def test_killed_server(files: dict[str, Path]) -> None:
     with WorkerPool(threads=1) as pool:
         session = opened(pool, files["onnx"])
         pool._servers[0].process.kill()
+        pool._servers[0].process.wait()  # the worker dies with its server, not before it
         with pytest.raises(WorkerCrashed):
             session.predict(IMAGES, NCHW)
         with opened(pool, files["onnx"]) as session:
