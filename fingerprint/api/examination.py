@@ -327,6 +327,13 @@ class Examination:
             best = replace(
                 best, lineage="inconclusive", reason="Equally good input settings disagree, or are too many."
             )
+        if best.lineage == "unrelated" and settled.relabelled:
+            best = replace(
+                best,
+                lineage="inconclusive",
+                reason="On clean images its labels seem to mean something else, and there are too few to learn what "
+                "(give more with --data): a mismatch says nothing.",
+            )
         total = None if best.total_p is None else min(1.0, best.total_p * len(settings))
         sent = asker.meter.sent - before
         best = replace(best, error=best.error * len(settings), total_p=total, queries=sent)

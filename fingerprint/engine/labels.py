@@ -6,6 +6,7 @@ show often enough stays unmapped: it is left out of the comparison, and never gu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,12 +86,18 @@ def learn(answers: Labels, truth: Labels, classes: int, width: int) -> LabelMap:
     """
     counts = np.zeros((classes, width), np.int64)
     np.add.at(counts, (truth, answers), 1)
-    winners = np.array([_winner(row, MISTAKEN / classes) for row in counts])
+    level = MISTAKEN / 2 / classes
+    winners = np.array([_winner(row, level) for row in counts])
+    left = np.nonzero(winners == UNMAPPED)[0]
     shares = counts.max(axis=1) / np.maximum(1, counts.sum(axis=1))
     for index in set(winners[winners >= 0].tolist()):
         claimed = np.nonzero(winners == index)[0]
         first = claimed[shares[claimed].argmax()]
         winners[[c for c in claimed if c != first and shares[c] < MERGED_SHARE]] = UNMAPPED
+    for common in left:
+        index = int(counts[common].argmax())
+        if index not in winners and _sole_source(counts, int(common), index, level):
+            winners[common] = index
     return LabelMap(tuple(int(w) for w in winners), width)
 
 
@@ -103,11 +110,44 @@ def _winner(counts: NDArray[np.int64], level: float) -> int:
     return first if top and binomial_tail(top, top + next_best, 0.5) <= level else UNMAPPED
 
 
+def _sole_source(counts: NDArray[np.int64], common: int, index: int, level: float) -> bool:
+    """Whether an output that nobody has yet is answered significantly more often for this class than for any other.
+
+    A class that is often taken for another one (a blurred cat for a dog) shows so whose output its own is. Exact test
+    of two rates, given their sum; a class that was never shown may be the source as well.
+    """
+    sizes, top = counts.sum(axis=1), int(counts[common, index])
+    return all(
+        binomial_tail(top, top + int(counts[c, index]), sizes[common] / max(1, sizes[common] + sizes[c])) <= level
+        for c in range(len(counts))
+        if c != common
+    )
+
+
 def cross_fitted(answers: Labels, truth: Labels, classes: int, width: int) -> Labels:
     """The index (N,) that each image should be answered with by a map that was learned on the other half of them."""
+    return _from_other_half(answers, truth, lambda a, t: learn(a, t, classes, width).of_targets(np.arange(classes)))
+
+
+def commonest(answers: Labels, truth: Labels, classes: int, width: int) -> Labels:
+    """The index (N,) that the other half of the images is answered with most often where the class is the same.
+
+    No map to go by, since nothing of it need be significant; but where it is right far more often than the labels as
+    they are, these mean something else.
+    """
+
+    def most(answers: Labels, truth: Labels) -> Labels:
+        counts = np.zeros((classes, width), np.int64)
+        np.add.at(counts, (truth, answers), 1)
+        return np.where(counts.any(axis=1), counts.argmax(axis=1), UNMAPPED)
+
+    return _from_other_half(answers, truth, most)
+
+
+def _from_other_half(answers: Labels, truth: Labels, fit: Callable[[Labels, Labels], Labels]) -> Labels:
+    """What `fit` says of each class (K,) from one half of the images, for the images of the other half: (N,)."""
     expected = np.full(len(answers), UNMAPPED, np.int64)
     halves = np.arange(len(answers)) % 2 == 0
     for part in (halves, ~halves):
-        found = learn(answers[~part], truth[~part], classes, width)
-        expected[part] = found.of_targets(truth[part])
+        expected[part] = fit(answers[~part], truth[~part])[truth[part]]
     return expected

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fingerprint.data import CleanImages
 from fingerprint.decision.distributions import binomial_tail
 from fingerprint.engine.adapt import Adapter
-from fingerprint.engine.labels import LabelMap, cross_fitted, learn
+from fingerprint.engine.labels import LabelMap, commonest, cross_fitted, learn
 from fingerprint.errors import DegenerateModel, SpecError, UnsupportedModel
 from fingerprint.model import Channels, Floats, Images, InputSpec, Labels, Layout, Signature
 
@@ -50,7 +50,9 @@ class Settled:
     """What explains the clean inputs: best first; empty = unsure.
 
     accuracy: of the best setting on the `images`; queries: inputs sent; error: probability at most that the true
-    setting was dropped, if it was among the candidates; crowded: more settings were as good than are kept.
+    setting was dropped, if it was among the candidates; crowded: more settings were as good than are kept;
+    relabelled: the labels seem to mean something else, and there were too few images to learn what: a mismatch says
+    nothing.
     """
 
     settings: tuple[Setting, ...]
@@ -59,6 +61,7 @@ class Settled:
     queries: int
     error: float = SEPARATED
     crowded: bool = False
+    relabelled: bool = False
 
 
 def candidates(signature: Signature, like: InputSpec) -> list[InputSpec]:
@@ -174,8 +177,10 @@ class _Race:
             return Settled((), accuracy, len(self._clean), self._queries)
         good.sort(key=lambda r: -r.score)
         settings = tuple(r.setting for r in good[:MOST_KEPT])
-        crowded = len(good) > MOST_KEPT
-        return Settled(settings, good[0].accuracy, len(self._clean), self._queries, crowded=crowded)
+        crowded, relabelled = len(good) > MOST_KEPT, any(r.relabelled(SEPARATED / len(good)) for r in good)
+        return Settled(
+            settings, good[0].accuracy, len(self._clean), self._queries, crowded=crowded, relabelled=relabelled
+        )
 
     def _look(self, options: list[InputSpec], end: int) -> None:
         """Ask the clean images up to `end` that were not asked yet."""
@@ -232,7 +237,7 @@ class Reading:
         self, base: InputSpec, spec: InputSpec, labels: LabelMap, expected: Labels, answers: Labels, truth: Labels
     ) -> None:
         self.base, self.labels = base, labels
-        self.expected, self.answers = expected, answers
+        self.expected, self.answers, self.truth = expected, answers, truth
         self.right: NDArray[np.bool_] = expected == answers
         self.accuracy = float(self.right.mean())
         reached = np.asarray(labels.to_suspect)[truth]
@@ -262,10 +267,19 @@ class Reading:
         # it first would decide.
         ours = np.where(self.expected >= 0, self.expected, other.expected) == self.answers
         theirs = np.where(other.expected >= 0, other.expected, self.expected) == other.answers
-        only_other = int((theirs & ~ours).sum())
-        differing = only_other + int((ours & ~theirs).sum())
-        return binomial_tail(only_other, differing, 0.5) > level
+        return _more_often(theirs, ours) > level
+
+    def relabelled(self, level: float) -> bool:
+        """Whether its classes' commonest answers, as other images show them, fit significantly better than its map."""
+        usual = commonest(self.answers, self.truth, self.labels.classes, self.labels.width)
+        return _more_often(usual == self.answers, self.right) <= level
 
     def above_chance(self, level: float) -> bool:
         """Whether it explains more than guessing would, whatever classes it favours."""
         return binomial_tail(int(self.right.sum()), len(self.right), self.guess) <= level
+
+
+def _more_often(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """P-value of that `one` is no more often true than `other`, on the same images (exact McNemar test)."""
+    only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
+    return binomial_tail(only_one, only_one + only_other, 0.5)

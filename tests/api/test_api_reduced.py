@@ -155,6 +155,41 @@ def test_a_class_is_mapped_only_by_a_significant_majority() -> None:
     assert learn(answers[:5], truth[:5], 3, 3).to_suspect == (-1, -1, -1)
 
 
+def test_a_class_often_taken_for_another_is_mapped_where_its_output_is_its_own() -> None:
+    truth = np.repeat(np.arange(3), 40)
+    answers = np.concatenate([np.full(40, 2), np.repeat([1, 0], [22, 18]), np.full(40, 0)])
+    assert learn(answers, truth, 3, 3).to_suspect == (2, 1, 0)
+    answers[80:88] = 1  # another class gives that answer nearly as often
+    assert learn(answers, truth, 3, 3).to_suspect == (2, -1, 0)
+
+
+def test_a_frequent_class_does_not_take_the_output_of_a_rare_one() -> None:
+    truth = np.repeat(np.arange(3), [400, 20, 400])
+    answers = np.concatenate([np.repeat([1, 0], [210, 190]), np.repeat([1, 2], [11, 9]), np.full(400, 2)])
+    assert learn(answers, truth, 3, 3).to_suspect == (-1, -1, 2)
+
+
+@pytest.mark.parametrize("sizes", [(100,) * 5, (300, 100, 100, 40, 20)])
+def test_a_map_is_rarely_wrong(sizes: tuple[int, ...]) -> None:
+    """Suspects that are right as often as wrong: of 400, at most a few have any class mapped to another one."""
+    rng = np.random.default_rng(1)
+    truth = np.repeat(np.arange(5), sizes)
+    mistaken = mapped = 0
+    for _ in range(400):
+        share = 0.36 * np.eye(5) + 0.64 * rng.dirichlet(np.full(5, 0.8), 5) * (1 - np.eye(5))
+        share /= share.sum(axis=1, keepdims=True)
+        for c in range(5):  # the truth is the largest of its row and column, or there would be none
+            share[c, c] = 1.2 * max(share[c].max(), share[:, c].max())
+        share /= share.sum(axis=1, keepdims=True)
+        order = rng.permutation(5)
+        answers = order[[rng.choice(5, p=share[c]) for c in truth]]
+        found = np.array(learn(answers, truth, 5, 5).to_suspect)
+        mistaken += bool((found[found >= 0] != order[found >= 0]).any())
+        mapped += int((found >= 0).sum())
+    assert mapped > 300
+    assert mistaken <= 12  # 4 are allowed on average
+
+
 @pytest.mark.parametrize(
     ("to_suspect", "width", "kind"),
     [

@@ -278,6 +278,23 @@ def test_too_few_images_do_not_make_a_map() -> None:
     assert all(s.labels is None or -1 in s.labels.to_suspect for s in found.settings)
 
 
+@pytest.mark.parametrize(("moved", "said"), [([0, 1, 2, 4, 3], True), ([0, 1, 2, 3, 4], False)])
+def test_labels_that_seem_to_mean_something_else_are_said_to(moved: list[int], said: bool) -> None:
+    """Three labels of five are as they are, which is better than chance; too few images show the others."""
+    right = relabelled([[m] for m in moved], CLASSES)
+    rng = np.random.default_rng(3)
+
+    def predict(images: Images, spec: InputSpec) -> Floats:
+        outputs = right(images, spec)
+        astray = rng.random(len(images)) < 0.3
+        outputs[astray] = rng.normal(size=(int(astray.sum()), CLASSES))
+        return outputs
+
+    found = settle(predict, OPTIONS[:1], shades(56, seed=4), CLASSES)
+    assert [s.labels for s in found.settings] == [None]
+    assert found.relabelled is said
+
+
 def test_a_model_that_answers_one_thing_explains_nothing() -> None:
     """Every class maps to the one answer, which would be right every time."""
     one = np.eye(CLASSES, dtype=np.float32)[2]
