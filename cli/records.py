@@ -20,6 +20,7 @@ from fingerprint import __version__
 from fingerprint.errors import KeyFileError, NotFound, StoreError
 from store.home import Home
 from store.rows import ResultRow, RunKind, RunRow
+from store.takeovers import TakenRows
 
 if TYPE_CHECKING:
     from fingerprint.api.results import Result
@@ -51,7 +52,7 @@ class Records:
         self._begin: Callable[[], None] | None = None
         self._run: str | None = None
         self._on = True
-        self._pending: list[ResultRow] = []
+        self._pending: list[ResultRow | TakenRows] = []
         self._written = time.monotonic()
         self._failed: BaseException | None = None
         self._signer: Signer | None = None
@@ -171,7 +172,8 @@ class Records:
         self._start()
         rows, self._pending, self._written = self._pending, [], time.monotonic()
         if rows:
-            self._post(lambda: self._write(lambda: self._database.add_results(self._run or "", rows, intake(rows))))
+            own = [row for row in rows if isinstance(row, ResultRow)]
+            self._post(lambda: self._write(lambda: self._database.add_results(self._run or "", rows, intake(own))))
 
     def _post(self, work: Callable[[], None]) -> None:
         self._queue.put(work)

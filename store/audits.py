@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from fingerprint.errors import Tampered
+from store import runs, takeovers
 from store.connection import Connection, SqlValue
 from store.rows import RESULT_COLUMNS, verified
 from store.schema import compact_json, row_digest, unicode_only
@@ -54,10 +55,10 @@ class StoredResult:
 
 @dataclass(frozen=True)
 class Recalled:
-    """Stored results of a file that looks as it did. run_id: the run that they belong to."""
+    """Stored results of a file that looks as it did. rows: the run that they belong to, and where they stand in it."""
 
     results: tuple[StoredResult, ...]
-    run_id: str
+    rows: takeovers.TakenRows
 
 
 _COLUMNS = tuple(field.name for field in fields(Remembered))
@@ -121,7 +122,7 @@ class Audits:
             whole = len(stored) == one.count and all(_belongs(row.suspect_path, one.name) for row in stored)
             # else it was killed before its results came, and another's stand there now
             if whole and (own or all(row.status in lasting for row in stored)):
-                found[number] = Recalled(tuple(stored), one.run_id)
+                found[number] = Recalled(tuple(stored), takeovers.TakenRows(one.run_id, one.first, one.count))
         return found
 
     def _files(self, question: str, asked: Sequence[tuple[str, str]]) -> dict[int, Remembered]:
@@ -152,11 +153,15 @@ class Audits:
 
     def next_position(self, run_id: str) -> int:
         """How many results a run has: where the next one will stand."""
-        query = "SELECT coalesce(max(position) + 1, 0) FROM results WHERE run_id = ?"
-        return int(self._connection.rows(query, (run_id,))[0][0])
+        return runs.next_position(self._connection, run_id)
+
+    def taken(self, run_id: str) -> list[takeovers.TakenRows]:
+        """What a run takes over from earlier ones, in its order. Raises Tampered."""
+        found = takeovers.of_run(self._connection, run_id)
+        return [takeovers.TakenRows(one.source_run, one.source_first, one.count) for one in found]
 
     def has(self, run_id: str, suspect_sha256: str, fingerprint_id: str) -> bool:
-        """Whether a run has a verdict for a content and a fingerprint."""
+        """Whether a run itself, and none that it takes results over from, decided about a content and a fingerprint."""
         query = (
             "SELECT 1 FROM results WHERE suspect_sha256 = ? AND fingerprint_id = ? AND run_id = ? "
             "AND status = 'decided' LIMIT 1"
@@ -169,12 +174,10 @@ class Audits:
         Raises:
             NotFound: no such run. Tampered.
         """
-        from store import runs
-
         runs.by_id(self._connection, run_id)
-        query = "SELECT suspect_path, suspect_sha256, fingerprint_id FROM results WHERE run_id = ? ORDER BY position"
-        for row in self._connection.rows(query, (run_id,)):
-            yield row["suspect_path"], row["suspect_sha256"], row["fingerprint_id"]
+        for where in takeovers.stretches(self._connection, run_id):
+            for row in where.rows(self._connection, "suspect_path, suspect_sha256, fingerprint_id"):
+                yield row["suspect_path"], row["suspect_sha256"], row["fingerprint_id"]
 
     def check(self) -> list[str]:
         """Names of the entries that do not hold; they are never recalled."""

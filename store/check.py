@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fingerprint.errors import FingerprintError, KeyFileError, RevokedSigner
-from store import exposures, timestamps
+from store import exposures, takeovers, timestamps
 from store.blobs import TensorFiles, is_temporary
 from store.check_envelopes import check_envelopes
 from store.connection import Connection, migrations_digest
@@ -57,6 +57,7 @@ def check(connection: Connection, tensors: TensorFiles, data_keys: DataKeys, key
         lambda: _records(connection, trail),
         lambda: _runs(connection, trail),
         lambda: _results(connection),
+        lambda: _taken(connection, trail),
         lambda: _rows(connection, trail),
         lambda: check_envelopes(connection, trail, keys),
         lambda: _leftovers(connection, tensors),
@@ -205,6 +206,23 @@ def _results(connection: Connection) -> Iterator[Problem]:
             result_value(raw)
         except FingerprintError as error:
             yield failure(f"result {str(raw['position'])[:20]} of run {str(raw['run_id'])[:80]}", error)
+
+
+def _taken(connection: Connection, trail: Trail) -> Iterator[Problem]:
+    """What runs take over from earlier ones: each row by itself, and all of them against the ledger."""
+    left = {(one.run_id, one.first): one for run in trail.runs.values() for one in run.taken}
+    for raw in connection.iterate(f"{takeovers.SELECT} ORDER BY run_id, first"):
+        subject = f"what run {str(raw['run_id'])[:80]} takes over at {str(raw['first'])[:20]}"
+        said = left.pop((raw["run_id"], raw["first"]), None)
+        try:
+            found = takeovers.taken_of(raw)
+        except FingerprintError as error:
+            yield failure(subject, error)
+            continue
+        if found != said:
+            yield problem(subject, "is not in the ledger" if said is None else "is not what the ledger says")
+    for run_id, first in left:
+        yield problem(f"what run {run_id} takes over at {first}", "is in the ledger, and missing from the database")
 
 
 def _rows(connection: Connection, trail: Trail) -> Iterator[Problem]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, assert_never
 
 from fingerprint.errors import FingerprintError, RevokedSigner
 from fingerprint.record import Manifest
-from store import dsse, envelopes, ledger, predicates
+from store import dsse, envelopes, ledger, predicates, takeovers
 from store.problems import Problem, error, failure
+from store.run_statement import placed
 from store.runs import by_id, row_digests
 from store.schema import compact_json
 from store.vouching import revoked
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from store.trail import Trail
 
 _RESULT = (
-    "SELECT suspect_sha256, suspect_path, format, runtime, fingerprint_id, settings_sha256, status, row FROM results"
+    "SELECT position, suspect_sha256, suspect_path, format, runtime, fingerprint_id, settings_sha256, status, row "
+    "FROM results"
 )
 
 
@@ -94,15 +96,33 @@ def _run(connection: Connection, subject: str, said: predicates.RunStatement) ->
         yield error(f"run {run.id}", f"is not what was signed ({subject})")
     if said.part.index == 0 and ledger.digest_rows(row_digests(connection, run.id)) != whole:
         yield error(f"run {run.id}", f"its results are not those that were signed ({subject})")
+    contents = list(placed(said))
     first = said.part.first
-    query = f"{_RESULT} WHERE run_id = ? AND position >= ? AND position < ? ORDER BY position"
-    rows = connection.rows(query, (run.id, first, first + len(said.results)))
-    stored = [tuple(row) for row in rows]
-    for offset, result in enumerate(said.results):
+    query = f"{_RESULT} WHERE run_id = ? AND position >= ? AND position <= ? ORDER BY position"
+    rows = connection.rows(query, (run.id, first, max((at for at, _ in contents), default=first)))
+    stored = {row["position"]: tuple(row)[1:] for row in rows}
+    taken = {one.first: one for one in takeovers.of_run(connection, run.id)} if said.taken else {}
+    for at, result in contents:
+        if isinstance(result, predicates.TakenOver):
+            yield from _taken(connection, subject, run.id, taken.get(at), result)
+            continue
         values = result.model_dump(mode="json")
         wanted = (*(v for k, v in values.items() if k != "row"), compact_json(values["row"]))
-        if offset >= len(stored) or stored[offset] != wanted:
-            yield error(f"result {first + offset} of run {run.id}", f"is not what was signed ({subject})")
+        if stored.get(at) != wanted:
+            yield error(f"result {at} of run {run.id}", f"is not what was signed ({subject})")
+
+
+def _taken(
+    connection: Connection, subject: str, run_id: str, stored: takeovers.Taken | None, said: predicates.TakenOver
+) -> Iterator[Problem]:
+    """A signed reference against its row, and the rows that it stands for."""
+    what = f"result {said.first} of run {run_id}" + (f" and {said.count - 1} more" if said.count > 1 else "")
+    if stored is None or vars(stored) != {**said.model_dump(exclude={"sha256"}), "run_id": run_id}:
+        yield error(what, f"is not taken over as it was signed ({subject})")
+        return
+    rows = takeovers.TakenRows(said.source_run, said.source_first, said.count)
+    if ledger.digest_rows(takeovers.digests(connection, rows)) != said.sha256:
+        yield error(what, f"is taken over from rows of run {said.source_run} that are not those signed ({subject})")
 
 
 def _unsigned(connection: Connection, trail: Trail) -> Iterator[Problem]:

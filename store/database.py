@@ -22,6 +22,7 @@ from store.data_keys import Ask, DataKeys
 from store.home import Home
 from store.index import Rows
 from store.rows import FingerprintRow, ResultRow, RunKind, RunRow, describe
+from store.takeovers import TakenRows
 
 if TYPE_CHECKING:
     from fingerprint.model import Images
@@ -250,8 +251,13 @@ class Database:
         """Record that a verify or audit begins; returns the run's id."""
         return run_table.start(self._connection, kind, parameters, tool_version)
 
-    def add_results(self, run_id: str, rows: Iterable[ResultRow], intake: Sequence[Mapping[str, object]] = ()) -> None:
-        """Store results of a run that goes on, all or none. `intake`: where their suspects came from."""
+    def add_results(
+        self, run_id: str, rows: Iterable[ResultRow | TakenRows], intake: Sequence[Mapping[str, object]] = ()
+    ) -> None:
+        """Store results of a run that goes on, all or none; `TakenRows` are results of an earlier one.
+
+        intake: where their suspects came from.
+        """
         run_table.add_results(self._connection, run_id, rows, intake)
 
     def finish_run(

@@ -86,13 +86,16 @@ def digest_rows(digests: Iterable[str]) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def batch(first: int, digests: Sequence[str]) -> dict[str, object]:
-    """What an entry says of rows that were added together: `marks` finds the one that was changed."""
+def batch(first: int, digests: Sequence[str], own: Sequence[str] | None = None) -> dict[str, object]:
+    """What an entry says of rows that were added together: `marks` finds the one that was changed.
+
+    own: digests of those rows that are the run's own, where others are taken over (`takeovers`).
+    """
     return {
         "first": first,
         "count": len(digests),
         "sha256": digest_rows(digests),
-        "marks": "".join(d[:MARK] for d in digests),
+        "marks": "".join(d[:MARK] for d in (digests if own is None else own)),
     }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fingerprint.errors import HistoryDiverged, NameTaken, Tampered
-from store import envelopes, index, ledger, timestamps
+from store import envelopes, index, ledger, takeovers, timestamps
 from store.exposures import EXPORT_COLUMNS, EXPOSURE_COLUMNS
 from store.ledger import Entry
 from store.rows import RESULT_COLUMNS
@@ -107,7 +107,9 @@ class _Merge:
 
     def _counts(self) -> list[int]:
         tables = ("fingerprints", "runs", "results")
-        return [int(self.connection.rows(f"SELECT count(*) FROM {t}")[0][0]) for t in tables]  # noqa: S608
+        counts = [int(self.connection.rows(f"SELECT count(*) FROM {t}")[0][0]) for t in tables]  # noqa: S608
+        counts[2] += int(self.connection.rows("SELECT coalesce(sum(count), 0) FROM taken")[0][0])
+        return counts
 
     def _entry(self, entry: Entry) -> None:
         """Keep an entry where it belongs: after the end of a chain here, or as the first of one."""
@@ -166,6 +168,10 @@ class _Merge:
         marks = ", ".join("?" * (len(RESULT_COLUMNS) + 1))
         insert = f"INSERT INTO results ({names}) VALUES ({marks})"  # noqa: S608 (constant names)
         self.connection.executemany(insert, [tuple(row) for row in there[len(here) :]])
+        mine, theirs = takeovers.of_run(self.connection, run_id), takeovers.of_run(self.other, run_id)
+        if mine != theirs[: len(mine)]:
+            raise HistoryDiverged(f"the run {run_id} went on in both databases")
+        takeovers.insert(self.connection, theirs[len(mine) :])
 
     def _rows(self, new: list[Entry]) -> None:
         """Exposures, exports and timestamps that the new entries name."""

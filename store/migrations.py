@@ -6,6 +6,7 @@ Imported only when a database is created, upgraded or checked, for it pulls in s
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import cast
 
 import sqlite_utils
@@ -99,7 +100,7 @@ def m002_exposures_and_exports(database: sqlite_utils.Database, /) -> None:
 
 
 # Nothing is ever changed or removed in these tables; `store rebuild` alone replaces results, under the ledger's eyes.
-APPEND_ONLY = ("ledger", "envelopes", "timestamps", "results", "exposures", "exports")
+APPEND_ONLY = ("ledger", "envelopes", "timestamps", "results", "exposures", "exports", "taken")
 
 
 @MIGRATIONS()
@@ -141,9 +142,9 @@ def m003_ledger_and_envelopes(database: sqlite_utils.Database, /) -> None:
         CREATE INDEX runs_by_start ON runs (started, id);
         """
     )
-    for sql in triggers().values():
+    for sql in triggers(APPEND_ONLY[:6]).values():
         database.execute(sql)
-    for name, sql in VIEWS.items():
+    for name, sql in (VIEWS | {"verdicts": _VERDICTS_3}).items():
         database.execute(f"CREATE VIEW {name} AS {sql}")
     _adopt(database.conn)
 
@@ -167,27 +168,60 @@ def m004_what_audits_remember(database: sqlite_utils.Database, /) -> None:
     )
 
 
-def triggers() -> dict[str, str]:
+@MIGRATIONS()
+def m005_results_taken_over(database: sqlite_utils.Database, /) -> None:
+    """Results that are rows of an earlier run (store/takeovers.py)."""
+    database.executescript(
+        """
+        CREATE TABLE taken (
+            run_id TEXT NOT NULL REFERENCES runs (id),
+            first INTEGER NOT NULL,
+            count INTEGER NOT NULL CHECK (count > 0),
+            source_run TEXT NOT NULL REFERENCES runs (id),
+            source_first INTEGER NOT NULL,
+            row_sha256 TEXT NOT NULL,
+            PRIMARY KEY (run_id, first)
+        ) STRICT;
+        DROP VIEW verdicts;
+        """
+    )
+    for sql in triggers(("taken",)).values():
+        database.execute(sql)
+    database.execute(f"CREATE VIEW verdicts AS {VIEWS['verdicts']}")
+
+
+def triggers(tables: Sequence[str] = APPEND_ONLY) -> dict[str, str]:
     """Name -> SQL of the triggers that keep tables append-only."""
     return {
         f"{table}_never_{verb.lower()}": f"CREATE TRIGGER {table}_never_{verb.lower()} BEFORE {verb} ON {table} "
         f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
-        for table in APPEND_ONLY
+        for table in tables
         for verb in ("UPDATE", "DELETE")
     }
 
 
+# What was found, of the rows `results` that a run has (as `{runs}` says), without what was answered to single probes.
+_VERDICT = (
+    "SELECT {run_id} AS run_id, runs.kind, runs.started, results.suspect_path, results.suspect_sha256, "
+    "results.format, results.runtime, json_extract(results.row, '$.fingerprint.name') AS fingerprint, "
+    "results.fingerprint_id, results.status, json_extract(results.row, '$.verdict.lineage') AS lineage, "
+    "json_extract(results.row, '$.verdict.integrity') AS integrity, "
+    "json_extract(results.row, '$.verdict.match_rate') AS match_rate, "
+    "json_extract(results.row, '$.verdict.error') AS error FROM {runs}"
+)
+_OWN = "results JOIN runs ON runs.id = results.run_id"
+_TAKEN = (
+    "taken JOIN runs ON runs.id = taken.run_id JOIN results ON results.run_id = taken.source_run "
+    "AND results.position >= taken.source_first AND results.position < taken.source_first + taken.count"
+)
+_VERDICTS_3 = _VERDICT.format(run_id="results.run_id", runs=_OWN).replace(" AS run_id", "", 1)
 # What a person browses: no probe, no order of an export, no envelope.
 VIEWS = {
     "fingerprint_overview": "SELECT name, version, id, created, added, owner_sha256, owner_format, probes, evidential, "
     "key_ids AS signed_by FROM fingerprints",
     "run_overview": "SELECT id, kind, started, finished, tool_version, results FROM runs",
-    "verdicts": "SELECT results.run_id, runs.kind, runs.started, results.suspect_path, results.suspect_sha256, "
-    "results.format, results.runtime, json_extract(results.row, '$.fingerprint.name') AS fingerprint, "
-    "results.fingerprint_id, results.status, json_extract(results.row, '$.verdict.lineage') AS lineage, "
-    "json_extract(results.row, '$.verdict.integrity') AS integrity, "
-    "json_extract(results.row, '$.verdict.match_rate') AS match_rate, "
-    "json_extract(results.row, '$.verdict.error') AS error FROM results JOIN runs ON runs.id = results.run_id",
+    "verdicts": f"{_VERDICT.format(run_id='results.run_id', runs=_OWN)} UNION ALL "
+    f"{_VERDICT.format(run_id='taken.run_id', runs=_TAKEN)}",
     "ledger_overview": "SELECT position, seq, kind, subject, time, hash FROM ledger",
     "exposure_overview": "SELECT merkle_root, place, json_array_length(probes) AS probes, time FROM exposures",
 }

@@ -26,6 +26,7 @@ from store.run_statement import (
     RunStatement,
     SignedResult,
     Subject,
+    TakenOver,
     encode_run,
     encode_statement,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "SignedResult",
     "Statement",
     "Subject",
+    "TakenOver",
     "encode",
     "encode_run",
     "parse",

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from fingerprint.errors import Tampered
 from fingerprint.record import parse_statement
-from store import dsse, envelopes, index, ledger, predicates
+from store import dsse, envelopes, index, ledger, predicates, takeovers
 from store.migrations import expected_schema, schema_of, triggers
 from store.rows import RESULT_COLUMNS, describe
+from store.run_statement import placed
 from store.schema import compact_json, row_digest
 from store.trail import Trail
 
@@ -51,11 +52,15 @@ def rebuild(connection: Connection, keys: Keys) -> Rebuilt:
             connection.execute(f"DROP TRIGGER IF EXISTS {name}")
         schema = _schema(connection)
         fingerprints = _fingerprints(connection, trail, keys)
+        connection.execute("DELETE FROM taken")
         runs = results = 0
         for run_id, run in trail.runs.items():
             if run.envelopes:
                 runs += 1
                 results += _run(connection, run_id, run.envelopes, keys)
+        here = {row["id"] for row in connection.rows("SELECT id FROM runs")}
+        for run_id, run in trail.runs.items():
+            takeovers.insert(connection, (one for one in run.taken if {run_id, one.source_run} <= here))
         connection.execute("REINDEX")
         for sql in triggers().values():
             connection.execute(sql)
@@ -117,7 +122,13 @@ def _run(connection: Connection, run_id: str, signed: list[str], keys: Keys) -> 
         changes = ", ".join(f"{name} = ?" for name in (*values, "row_sha256"))
         row = (*values.values(), row_digest("runs", values), run_id)
         connection.execute(f"UPDATE runs SET {changes} WHERE id = ?", row)  # noqa: S608 (constant names)
-    replaced = sum(_result(connection, run_id, p.part.first + i, r) for p in parts for i, r in enumerate(p.results))
+    replaced = 0
+    for at, found in (content for part in parts for content in placed(part)):
+        if isinstance(found, predicates.TakenOver):
+            where = (run_id, at, at + found.count)
+            connection.execute("DELETE FROM results WHERE run_id = ? AND position >= ? AND position < ?", where)
+        else:
+            replaced += _result(connection, run_id, at, found)
     connection.execute("DELETE FROM results WHERE run_id = ? AND position >= ?", (run_id, run.results))
     return replaced
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from fingerprint.canonical import canonical
 from fingerprint.record import STATEMENT_TYPE, Digest, Frozen
@@ -36,7 +36,11 @@ class Place(Frozen):
 
 
 class Run(Frozen):
-    """One verify or audit. results_sha256: SHA-256 over the digests of all results' rows, in order."""
+    """One verify or audit.
+
+    results_sha256: SHA-256 over the digests of all results' rows, in order; of a result that is taken over, that of the
+    row that it is taken from.
+    """
 
     id: str
     kind: Literal["verify", "audit"]
@@ -56,6 +60,20 @@ class Part(Frozen):
     first: Count
 
 
+class TakenOver(Frozen):
+    """Results `first` to `first + count - 1` of a run: those of the run `source_run`, from its `source_first` on.
+
+    They are that run's results again, recalled because nothing had changed; only `cached`, which is true of them now,
+    may differ. sha256: over the digests of their rows, in order.
+    """
+
+    first: Count
+    count: Annotated[int, Field(gt=0)]
+    source_run: str
+    source_first: Count
+    sha256: Digest
+
+
 class SignedResult(Frozen):
     """One result. `row` is what was printed (DESIGN section 9), before any correction over the run."""
 
@@ -70,15 +88,39 @@ class SignedResult(Frozen):
 
 
 class RunStatement(Frozen):
-    """Predicate of `verification:v1` and `audit:v1`. ledger: the last entry before the run was signed."""
+    """Predicate of `verification:v1` and `audit:v1`.
+
+    results: in their order; they stand at the positions from the part's first on that `taken` leaves free. taken:
+    results that are taken over from earlier runs, by their positions. ledger: the last entry before the run was signed.
+    """
 
     schema_version: Literal[1] = 1
     run: Run
     part: Part
     results: tuple[SignedResult, ...]
+    taken: tuple[TakenOver, ...] | None = None
     correction: JsonObject | None = None
     environment: dict[str, str]
     ledger: Place | None
+
+    @model_serializer(mode="wrap")
+    def _fields(self, rest: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        """A statement that takes nothing over does not mention it: its bytes are those of earlier releases."""
+        fields: dict[str, JsonValue] = rest(self)
+        return fields if self.taken else {name: value for name, value in fields.items() if name != "taken"}
+
+
+def placed(statement: RunStatement) -> Iterator[tuple[int, SignedResult | TakenOver]]:
+    """(position in the run, what stands there) of a part, in order; of results that are taken over, their first."""
+    own, taken, at = list(reversed(statement.results)), list(reversed(statement.taken or ())), statement.part.first
+    while own or taken:
+        if taken and (taken[-1].first == at or not own):
+            found = taken.pop()
+            yield found.first, found
+            at = found.first + found.count
+        else:
+            yield at, own.pop()
+            at += 1
 
 
 def encode_run(predicate_type: str, subjects: Sequence[Subject], run: RunStatement, rows: Iterable[StoredRow]) -> bytes:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from fingerprint.errors import NotFound, StoreError
-from store import envelopes, ledger
+from store import envelopes, ledger, takeovers
 from store.connection import Connection, SqlValue
 from store.ledger import now
 from store.rows import RESULT_COLUMNS, ResultRow, RunKind, RunRow, result_value, verified
 from store.schema import compact_json, row_digest, unicode_only
+from store.takeovers import Stretch, Taken, TakenRows
 
 Sign: TypeAlias = Callable[[Connection], "Iterable[tuple[bytes, str]]"]  # (envelope, predicate type) for each
 DECIDED = ("decided",)  # statuses that need no second look
@@ -92,9 +95,18 @@ def finish(connection: Connection, run_id: str, sign: Sign | None = None) -> lis
 
 
 def row_digests(connection: Connection, run_id: str) -> list[str]:
-    """The digests of a run's results in their order."""
-    query = "SELECT row_sha256 FROM results WHERE run_id = ? ORDER BY position"
-    return [row["row_sha256"] for row in connection.rows(query, (run_id,))]
+    """The digests of a run's results in their order; of one that is taken over, that of the row it is taken from.
+
+    Raises:
+        Tampered: a row that is taken over is missing.
+    """
+    found: list[str] = []
+    for one in takeovers.stretches(connection, run_id):
+        if one.count is None:
+            found += [str(row[0]) for row in one.rows(connection, "row_sha256")]
+        else:
+            found += takeovers.digests(connection, TakenRows(one.source_run, one.source_first, one.count))
+    return found
 
 
 def _unfinished(connection: Connection, run_id: str) -> dict[str, SqlValue]:
@@ -106,37 +118,60 @@ def _unfinished(connection: Connection, run_id: str) -> dict[str, SqlValue]:
 
 
 def add_results(
-    connection: Connection, run_id: str, rows: Iterable[ResultRow], intake: Sequence[Mapping[str, object]] = ()
+    connection: Connection,
+    run_id: str,
+    rows: Iterable[ResultRow | TakenRows],
+    intake: Sequence[Mapping[str, object]] = (),
 ) -> None:
     """Store results of a run, all or none. `intake` says where their suspects came from.
 
     Raises:
         NotFound: no such run.
         StoreError: the run has ended, or a result is not JSON.
+        Tampered: rows that are to be taken over are missing.
     """
-    prepared = [row.to_sql() for row in rows]
+    prepared = [row if isinstance(row, TakenRows) else row.to_sql() for row in rows]
     if not prepared:
         return
     with connection.transaction():
         _unfinished(connection, run_id)
-        first = _next_position(connection, run_id)
-        complete = [{"run_id": run_id, "position": first + i, **values} for i, values in enumerate(prepared)]
-        digests = [row_digest("results", values) for values in complete]
-        connection.executemany(
-            _INSERT, [(*values.values(), digest) for values, digest in zip(complete, digests, strict=True)]
+        at = first = next_position(connection, run_id)
+        own, taken, digests = list[tuple[SqlValue, ...]](), list[Taken](), dict[int, list[str]]()
+        for values in prepared:
+            if isinstance(values, TakenRows):
+                taken.append(Taken(run_id, at, values.count, values.run_id, values.first))
+                digests[at] = takeovers.digests(connection, values)
+            else:
+                complete = {"run_id": run_id, "position": at, **values}
+                digests[at] = [row_digest("results", complete)]
+                own.append((*complete.values(), *digests[at]))
+            at += len(digests[at])
+        connection.executemany(_INSERT, own)
+        takeovers.insert(connection, taken)
+        body = ledger.batch(
+            first, [digest for some in digests.values() for digest in some], [str(row[-1]) for row in own]
         )
-        body = ledger.batch(first, digests)
+        body |= {"taken": takeovers.told(taken, digests)} if taken else {}
         ledger.append(connection, "results", run_id, {**body, **({"intake": list(intake)} if intake else {})})
 
 
-def _next_position(connection: Connection, run_id: str) -> int:
+def next_position(connection: Connection, run_id: str) -> int:
+    """Where the next result of a run will stand."""
     query = "SELECT coalesce(max(position) + 1, 0) FROM results WHERE run_id = ?"
-    return int(connection.rows(query, (run_id,))[0][0])
+    return max(int(connection.rows(query, (run_id,))[0][0]), takeovers.end_of(connection, run_id))
 
 
 def count(connection: Connection, run_id: str) -> int:
     """How many results a run has so far."""
-    return int(connection.rows("SELECT count(*) FROM results WHERE run_id = ?", (run_id,))[0][0])
+    own = int(connection.rows("SELECT count(*) FROM results WHERE run_id = ?", (run_id,))[0][0])
+    return own + takeovers.count(connection, run_id)
+
+
+def stored(connection: Connection, run_id: str) -> Iterator[tuple[int, Stretch, sqlite3.Row]]:
+    """(position, where it lies, row) of every result of a run; the rows are not checked. Raises Tampered."""
+    for one in takeovers.stretches(connection, run_id):
+        for row in one.rows(connection, ", ".join(_COLUMNS)):
+            yield one.first + int(row["position"]) - one.source_first, one, row
 
 
 def all_runs(connection: Connection) -> list[RunRow]:
@@ -165,21 +200,32 @@ def results(connection: Connection, run_id: str) -> list[dict[str, object]]:
         Tampered: a row does not hold.
     """
     by_id(connection, run_id)
-    return [
-        result_value(row) for row in connection.rows(f"{SELECT_RESULTS} WHERE run_id = ? ORDER BY position", (run_id,))
-    ]
+    found = []
+    for _, where, row in stored(connection, run_id):
+        value = result_value(row)
+        found.append(value if where.count is None else value | {"cached": True})
+    return found
 
 
 def result_columns(connection: Connection, run_id: str) -> list[dict[str, object]]:
     """The results of a run with every stored column, in their order; `row` is parsed.
+
+    One that is taken over has its `row` as the earlier run stored it, and `taken_from`: that run, and the position
+    there.
 
     Raises:
         NotFound: no such run.
         Tampered: a row does not hold.
     """
     by_id(connection, run_id)
-    rows = connection.rows(f"{SELECT_RESULTS} WHERE run_id = ? ORDER BY position", (run_id,))
-    return [verified("results", RESULT_COLUMNS, row) | {"row": result_value(row)} for row in rows]
+    found = []
+    for position, where, row in stored(connection, run_id):
+        values = verified("results", RESULT_COLUMNS, row) | {"row": json.loads(row["row"])}
+        if where.count is not None:
+            origin = {"run": where.source_run, "position": row["position"]}
+            values |= {"run_id": run_id, "position": position, "taken_from": origin}
+        found.append(values)
+    return found
 
 
 def known(

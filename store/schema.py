@@ -9,7 +9,7 @@ from collections.abc import Mapping
 APPLICATION_ID = 0x444E4650  # "DNFP" in the file's header: nobody else's database is ever migrated
 MIGRATION_SET = "dnn-fingerprint"
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
-VERSION = 4  # PRAGMA user_version: the number of migrations that this code knows
+VERSION = 5  # PRAGMA user_version: the number of migrations that this code knows
 
 
 def compact_json(value: object) -> str:

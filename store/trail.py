@@ -11,6 +11,7 @@ from fingerprint.errors import Tampered
 from store import ledger
 from store.ledger import MARK, NOTHING, Entry
 from store.problems import Problem, error
+from store.takeovers import Taken, laid_out, read_told
 
 if TYPE_CHECKING:
     from store.connection import Connection
@@ -20,12 +21,16 @@ RECORDS = ("create", "import")  # entries that bring a record
 
 @dataclass
 class RunTrail:
-    """What the ledger says of a run: the digest of its row now, its results so far, and whether it ended."""
+    """What the ledger says of a run: the digest of its row now, its results so far, and whether it ended.
+
+    taken: those of its results that are rows of earlier runs.
+    """
 
     row_sha256: str
     results: int = 0
     finished: bool = False
     envelopes: list[str] = field(default_factory=list)
+    taken: list[Taken] = field(default_factory=list)
 
 
 @dataclass
@@ -94,6 +99,7 @@ class Trail:
             self.runs.setdefault(subject, RunTrail(str(body["row_sha256"])))
         elif entry.kind == "results":
             self.runs[subject].results += int(str(body["count"]))
+            self.runs[subject].taken += [one for one, _ in read_told(subject, body.get("taken"))]
             yield from _results(connection, subject, body)
         elif entry.kind in ("verify", "audit"):
             run = self.runs[subject]
@@ -131,12 +137,23 @@ class Trail:
 def _results(connection: Connection, run: str, body: Any) -> Iterator[Problem]:  # noqa: ANN401  (JSON)
     """The rows that were added together, against their digests. What is wrong is named."""
     first, count, marks = int(body["first"]), int(body["count"]), str(body["marks"])
-    query = "SELECT position, row_sha256 FROM results WHERE run_id = ? AND position >= ? AND position < ?"
-    found = {row["position"]: str(row["row_sha256"]) for row in connection.rows(query, (run, first, first + count))}
-    digests = [found.get(first + i, "") for i in range(count)]
-    if ledger.digest_rows(digests) == body["sha256"]:
+    said = read_told(run, body.get("taken"))
+    digests, own = dict[int, str](), list[int]()
+    for one in laid_out(run, [taken for taken, _ in said], first, first + count):
+        rows = one.rows(connection, "position, row_sha256")
+        found = {row["position"]: str(row["row_sha256"]) for row in rows}
+        for i in range(one.end - one.first):
+            digests[one.first + i] = found.get(one.source_first + i, "")
+        own += range(one.first, one.end) if one.count is None else ()
+    if ledger.digest_rows(digests.values()) == body["sha256"]:
         return
-    wrong = [i for i, value in enumerate(digests) if value[:MARK] != marks[i * MARK : (i + 1) * MARK]]
-    for i in wrong or range(count):
-        what = "is missing" if not digests[i] else "is not the one that the ledger names: changed or reordered"
-        yield error(f"result {first + i} of run {run}", what)
+    wrong = [p for i, p in enumerate(own) if digests[p][:MARK] != marks[i * MARK : (i + 1) * MARK]]
+    changed = [
+        one for one, sha256 in said if ledger.digest_rows(digests[p] for p in range(one.first, one.end())) != sha256
+    ]
+    for position in wrong or ([] if changed else own):
+        what = "is missing" if not digests[position] else "is not the one that the ledger names: changed or reordered"
+        yield error(f"result {position} of run {run}", what)
+    for taken in changed:
+        what = f"are taken over from rows of run {taken.source_run} that are missing, or not those of the ledger"
+        yield error(f"results {taken.first} to {taken.end() - 1} of run {run}", what)

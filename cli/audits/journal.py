@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -13,7 +14,7 @@ from cli.records import WRITE_EVERY_S, Records, stored
 from fingerprint import __version__
 from fingerprint.errors import StoreError
 from store.audits import Remembered
-from store.rows import ResultRow
+from store.takeovers import TakenRows
 
 if TYPE_CHECKING:
     from fingerprint.api.auditing import Examined
@@ -33,7 +34,6 @@ class Journal(Records):
     _lock: IO[bytes] | None = None
     _question = ""
     _next = 0  # position of the next result
-    _own: frozenset[int] = frozenset()  # artifacts whose results this run has already
 
     def __enter__(self) -> Self:
         return self
@@ -48,11 +48,15 @@ class Journal(Records):
         """
         self._question = question
         self._files: list[tuple[str, str, int, int]] = []
+        self._recalled: dict[int, TakenRows] = {}  # where the results of recalled artifacts stand
+        self._taken = Taken()
         if resume:
             for run in self._call(lambda: self._database.audits.unfinished(parameters, __version__)):
                 if self._locked(run):
                     self._run = run
                     self._next = self._call(self._position)
+                    for rows in self._call(lambda run=run: self._database.audits.taken(run)):  # type: ignore[misc]
+                        self._taken.add(rows)
                     return run
         self.begin("audit", parameters, now=True)
         begun = self.run
@@ -93,10 +97,9 @@ class Journal(Records):
             if found is None:
                 made.append(None)
                 continue
-            own = found.run_id == self._run
+            own = found.rows.run_id == self._run
             results = tuple(recalled(one, own=own) for one in found.results)
-            if own:
-                self._own |= {id(results)}
+            self._recalled[id(results)] = found.rows
             made.append(results)
         return made
 
@@ -117,16 +120,27 @@ class Journal(Records):
         return replace(examined, results=self._call(look))
 
     def add_examined(self, examined: Examined, closed: Sequence[Result]) -> None:
-        """Record an artifact's results, and those for fingerprints that can't be opened here."""
-        if id(examined.results) in self._own:
-            self._own -= {id(examined.results)}
-            return
-        if examined.stamp is not None and examined.results:
-            name = examined.artifact.name
-            self._files.append((name, examined.stamp, self._next, len(examined.results)))
-        rows = [*map(stored_again if examined.recalled else stored, examined.results), *map(stored, closed)]
-        self._next += len(rows)
-        self._pending += rows
+        """Record an artifact's results, and those for fingerprints that can't be opened here.
+
+        What an earlier run found is not stored again, and is remembered where it stands.
+        """
+        rows = self._recalled.pop(id(examined.results), None) if examined.recalled else None
+        if rows is not None:
+            if rows.run_id == self._run or rows in self._taken:
+                return
+            self._taken.add(rows)
+            self._next += rows.count
+            last = self._pending[-1] if self._pending else None
+            joined = last.followed_by(rows) if isinstance(last, TakenRows) else None
+            self._pending[len(self._pending) - (joined is not None) :] = [joined or rows]
+        else:
+            if examined.stamp is not None and examined.results:
+                name = examined.artifact.name
+                self._files.append((name, examined.stamp, self._next, len(examined.results)))
+            self._pending += map(stored, examined.results)
+            self._next += len(examined.results)
+        self._pending += map(stored, closed)
+        self._next += len(closed)
         if time.monotonic() - self._written >= WRITE_EVERY_S:
             self._flush()
 
@@ -182,14 +196,31 @@ def recalled(found: StoredResult, *, own: bool) -> RecalledResult:
     )
 
 
-def stored_again(result: Result) -> ResultRow:
-    """A recalled result as the database keeps it: the text as it was."""
-    text: str = result.text  # type: ignore[attr-defined]
-    suspect = result.suspect
-    return ResultRow(
-        suspect.sha256, suspect.path, suspect.format, suspect.runtime,
-        result.fingerprint.id, result.settings_sha256, result.status, text,
-    )  # fmt: skip
+class Taken:
+    """Rows that a run has taken over, as stretches: an unchanged registry is a few of them."""
+
+    def __init__(self) -> None:
+        self._stretches: dict[str, list[tuple[int, int]]] = {}  # run -> (first, one after the last), sorted, apart
+
+    def add(self, rows: TakenRows) -> None:
+        """These too."""
+        found = self._stretches.setdefault(rows.run_id, [])
+        first, end = rows.first, rows.first + rows.count
+        i = bisect_left(found, (first, end))
+        if i and found[i - 1][1] >= first:
+            i -= 1
+            first = found[i][0]
+        j = i
+        while j < len(found) and found[j][0] <= end:
+            end = max(end, found[j][1])
+            j += 1
+        found[i:j] = [(first, end)]
+
+    def __contains__(self, rows: TakenRows) -> bool:
+        """Whether all of them are."""
+        found = self._stretches.get(rows.run_id, [])
+        i = bisect_right(found, (rows.first, 1 << 62))
+        return bool(i) and rows.first + rows.count <= found[i - 1][1]
 
 
 def pair_of(result: Result) -> tuple[str, str | None, str | None]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -180,25 +181,54 @@ class _SlowRay:
 
 
 def test_ray_is_started_again_where_the_machine_was_too_busy() -> None:
-    from fingerprint.engine.executors.ray import _STARTS, _start
+    from fingerprint.engine.executors.raynode import _STARTS, start
 
     slow = _SlowRay(failures=_STARTS - 1)
-    _start(slow, None, 2)
+    start(slow, None, 2)
     assert (len(slow.asked), slow.ended) == (_STARTS, _STARTS - 1)
     assert slow.asked[0]["num_cpus"] == 3
     slow = _SlowRay(failures=_STARTS)
     with pytest.raises(FingerprintError, match="does not start here") as caught:
-        _start(slow, None, 2)
+        start(slow, None, 2)
     assert "session_latest" in caught.value.remedy
 
 
 def test_a_cluster_that_is_not_there_is_asked_once() -> None:
-    from fingerprint.engine.executors.ray import _start
+    from fingerprint.engine.executors.raynode import start
 
     slow = _SlowRay(failures=9)
     with pytest.raises(FingerprintError, match=r"10\.0\.0\.1:6379"):
-        _start(slow, "10.0.0.1:6379", 2)
+        start(slow, "10.0.0.1:6379", 2)
     assert len(slow.asked) == 1 and "num_cpus" not in slow.asked[0]
+
+
+def test_ray_gets_ports_for_its_agents_while_it_starts() -> None:
+    """Else a raylet waits 15 seconds for each of them, and dies: too short on a busy machine."""
+    from fingerprint.engine.executors.raynode import start
+
+    class RayParams:
+        def __init__(
+            self, dashboard_agent_listen_port: int = 0, runtime_env_agent_port: int = 0, metrics_agent_port: int = 0
+        ) -> None:
+            self.ports = {dashboard_agent_listen_port, runtime_env_agent_port, metrics_agent_port}
+
+    class Ray(_SlowRay):
+        def __init__(self) -> None:
+            super().__init__(failures=1)
+            self._private = SimpleNamespace(parameter=SimpleNamespace(RayParams=RayParams))
+            self.made: list[set[int]] = []
+
+        def init(self, **asked: object) -> None:
+            self.made.append(self._private.parameter.RayParams().ports)
+            super().init(**asked)
+
+    ray = Ray()
+    start(ray, None, 2)
+    assert [len(ports - {0}) for ports in ray.made] == [3, 3] and ray.made[0] != ray.made[1]
+    assert ray.asked[1]["_metrics_export_port"] not in {0, *ray.made[1]} and ray.asked[1]["address"] == "local"
+    assert ray._private.parameter.RayParams is RayParams, "it is as it was afterwards"
+    start(ray, "10.0.0.1:6379", 2)
+    assert ray.made[2] == {0}, "the ports of a running cluster are its own"
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def test_results_of_many_files(world: World) -> None:
     found = world.database.audits.recall(QUESTION, asked, None)
     assert [one is None for one in found] == [False] * 4 + [True] * 2
     for (name, _), one in zip(asked[:4], found, strict=False):
-        assert one is not None and one.run_id == run
+        assert one is not None and one.rows.run_id == run
         plain = name.encode("utf-8", "backslashreplace").decode()
         assert [r.suspect_path for r in one.results] == [plain] * 2
         assert [(r.fingerprint_name, r.lineage, r.integrity, r.total_p) for r in one.results] == [
@@ -97,7 +97,7 @@ def test_a_run_is_signed_from_the_text_of_its_rows(world: World) -> None:
     """The bytes are those that encoding every part anew would give."""
     run = remembered(world)
     world.database.finish_run(run)
-    rows = signing._results(world.database._connection, run, 0)
+    rows, taken = signing._results(world.database._connection, run, 0, 8, [])
     fields = {
         "run": {**vars(world.database.run(run)), "results_sha256": "0" * 64},
         "part": {"index": 0, "of": 1, "first": 0},
@@ -109,5 +109,5 @@ def test_a_run_is_signed_from_the_text_of_its_rows(world: World) -> None:
     whole = predicates.RunStatement(**fields, results=[r | {"row": json.loads(r["row"])} for r in rows])  # type: ignore[arg-type]
     spliced = predicates.encode_run(predicates.AUDIT, subjects, predicates.RunStatement(**fields, results=()), rows)  # type: ignore[arg-type]
     assert spliced == predicates.encode(predicates.AUDIT, subjects, whole)
-    assert spliced == canonical(json.loads(spliced)) and len(rows) == 8
+    assert spliced == canonical(json.loads(spliced)) and (len(rows), taken) == (8, [])
     assert predicates.parse(spliced).predicate == whole

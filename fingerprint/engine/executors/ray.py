@@ -15,8 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from fingerprint.engine.executors import raynode
 from fingerprint.engine.executors.interface import Codec, Executor, Ready, Work
-from fingerprint.errors import FingerprintError, MissingExtra
+from fingerprint.errors import MissingExtra
 
 if TYPE_CHECKING:
     import pyarrow
@@ -25,7 +26,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 _ROWS = 1000  # of the manifest that are written at a time
 _MOST_BLOCKS = 10_000  # that Ray plans at a time
-_STARTS = 3  # tries to start Ray on this machine
 _BATCH = 16  # tasks that an actor takes at a time: what a kill may cost
 
 
@@ -188,7 +188,7 @@ def _cluster(address: str | None, workers: int) -> Iterator[Any]:
     ray = _modules()
     started = not ray.is_initialized()
     if started:
-        _start(ray, address, workers)
+        raynode.start(ray, address, workers)
     try:
         yield ray
     finally:
@@ -197,36 +197,11 @@ def _cluster(address: str | None, workers: int) -> Iterator[Any]:
                 ray.shutdown()
 
 
-def _start(ray: Any, address: str | None, workers: int) -> None:  # noqa: ANN401
-    """Connect, or start Ray on this machine.
-
-    A node gives its agent 15 seconds to start, which no setting changes (ray-project/ray, issue 65983), and dies
-    without it: what a busy machine fails at once, it may well do the next time, when all files are in memory.
-    """
-    here: dict[str, Any] = {"num_cpus": workers + 1, "include_dashboard": False} if address is None else {}
-    for left in reversed(range(_STARTS if address is None else 1)):
-        try:
-            ray.init(address=address, logging_level="ERROR", log_to_driver=False, **here)
-            return
-        except Exception as error:  # Ray raises plain ones, such as for a start that took too long
-            with suppress(Exception):
-                ray.shutdown()
-            if left:
-                continue
-            raise FingerprintError(
-                f"Ray can't be reached at {address}: {error}" if address else f"Ray does not start here: {error}",
-                remedy="Is it running, and this its address?"
-                if address
-                else "Its logs are in /tmp/ray/session_latest/logs. On a busy machine its agent may need too long: try "
-                "again when there is less to do, or start a cluster with `ray start --head` and give --ray-address.",
-            ) from error
-
-
 def _modules() -> Any:  # noqa: ANN401
     """Ray with Ray Data, which sends nothing home. Raises MissingExtra."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "60")  # a busy machine takes its time
+    raynode.patience()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import pyarrow  # noqa: F401
