@@ -73,7 +73,7 @@ def test_ensemble_feeds_each_model_by_its_own_spec(folder: Path, tmp_path: Path)
 def test_an_ensemble_can_be_trained_and_converted_further(folder: Path, tmp_path: Path) -> None:
     how = f"ensemble:{folder / 'two.pt2'}+finetune:last:epochs=1"
     made = derive(folder / "one.pt2", how, tmp_path / "made.onnx", nets.context())
-    assert made.accuracy is not None and made.accuracy > 0.9
+    assert made.accuracy is not None and made.accuracy > 0.8
 
 
 def test_stochastic_inference(folder: Path, tmp_path: Path) -> None:
