@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fingerprint.decision.verdict import Verdict as Verdict
     from fingerprint.model import InputSpec as InputSpec
     from fingerprint.model import Model as Model
-    from fingerprint.record import Fingerprint as Fingerprint
+    from fingerprint.record.fingerprint import Fingerprint as Fingerprint
 
 __version__ = "0.1.0"
 __all__ = ["Fingerprint", "InputSpec", "Model", "Verdict", "__version__", "audit", "create", "verify"]
@@ -24,7 +24,7 @@ _HOMES = {
     "create": "fingerprint.api.create",
     "verify": "fingerprint.api.verify",
     "audit": "fingerprint.api.audit",
-    "Fingerprint": "fingerprint.record",
+    "Fingerprint": "fingerprint.record.fingerprint",
     "Verdict": "fingerprint.decision.verdict",
     "Model": "fingerprint.model",
     "InputSpec": "fingerprint.model",

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_records import fingerprint, manifest, match, payload, references
 
+from fingerprint.canonical import canonical
 from fingerprint.errors import Tampered
 from fingerprint.model import InputSpec
 from fingerprint.record import (
@@ -22,7 +23,6 @@ from fingerprint.record import (
     Payload,
     Reference,
     Spec,
-    canonical,
     leaf,
     merkle_root,
     parse_statement,
