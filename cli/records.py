@@ -228,7 +228,7 @@ def stored(result: Result) -> ResultRow:
         fingerprint_id=result.fingerprint.id,
         settings_sha256=result.settings_sha256 or "",
         status=result.status,
-        row=result.to_dict() | ({} if result.answers is None else {"answers": result.answers}),
+        row=result.to_stored(),
     )
 
 

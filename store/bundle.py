@@ -3,8 +3,9 @@
 The check needs Python, its standard library, and `cryptography`.
 
 A zip file: signed envelopes, timestamps and the certificates they lead to, public keys, the probes that were revealed
-(with the owner's signed proofs), the report, and `check_evidence.py`, which recomputes signatures, proofs, counts and
-verdicts. Nothing secret is in it: probes that were not revealed are not there.
+(with the owner's signed proofs), what copies of the owner answered to integrity probes, the report, and
+`check_evidence.py`, which recomputes signatures, timestamps, proofs, counts and verdicts. Probes that were not revealed
+are not there: of them it holds numbers, and what they were answered with.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fingerprint.canonical import canonical
-from fingerprint.errors import DataError, NotFound, StoreError
+from fingerprint.errors import DataError, KeyFileError, NotFound, StoreError, Tampered
 from fingerprint.record import PAYLOAD_TYPE, Fingerprint
 from store import dsse, predicates
 from store.files import read_limited, write_atomic
@@ -32,18 +33,25 @@ if TYPE_CHECKING:
 
 FORMAT = "dnn-fingerprint-evidence/1"
 CHECKER = "check_evidence.py"
+_PROGRAM = "checker"  # the folder of its parts
+_MAIN = b"import sys\n\nimport check_evidence\n\nsys.exit(check_evidence.main())\n"  # for `python evidence.zip`
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same evidence gives the same bytes
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """What was written. sha256: of the whole file. signed: the run carries signatures. probes: how many are shown."""
+    """What was written.
+
+    sha256: of the whole file. signed: the run carries signatures. probes: how many are shown. closed: names of records
+    that could not be opened here, so that the pack lacks what their copies answered.
+    """
 
     path: Path
     sha256: str
     signed: bool
     probes: int
     files: tuple[str, ...]
+    closed: tuple[str, ...] = ()
 
 
 def write_bundle(
@@ -80,7 +88,8 @@ def write_bundle(
         from store.keys import trusted_keys
 
         keys = trusted_keys(database.home)
-    content = dict(_contents(database, run_id, keys))
+    closed = list[str]()
+    content = dict(_contents(database, run_id, keys, closed))
     content |= {"report.html": html.encode(), "report.md": markdown.encode()}
     index = canonical(
         {
@@ -96,7 +105,8 @@ def write_bundle(
     write_atomic(out, data)
     shown = sum(name.startswith("probes/") and not name.endswith(".json") for name in content)
     signed = any(_kind(d) in (predicates.VERIFICATION, predicates.AUDIT) for n, d in content.items() if _envelope(n))
-    return Bundle(out, hashlib.sha256(data).hexdigest(), signed, shown, tuple(sorted(content)))
+    sha256, names = hashlib.sha256(data).hexdigest(), tuple(sorted(content))
+    return Bundle(out, sha256, signed, shown, names, tuple(closed))
 
 
 def _statement(run_id: str, index: bytes) -> bytes:
@@ -105,13 +115,13 @@ def _statement(run_id: str, index: bytes) -> bytes:
     return predicates.encode(predicates.BUNDLE, subjects, predicate)
 
 
-def _contents(database: Database, run_id: str, keys: Keys) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of all that is not the report."""
+def _contents(database: Database, run_id: str, keys: Keys, closed: list[str]) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of all that is not the report. `closed` gets the names of records that could not be opened."""
     run = database.run(run_id)
     if run.finished is None:
         raise StoreError(f"the run {run_id} has not ended", remedy="Only a whole run is evidence.")
     results = database.result_columns(run_id)
-    yield CHECKER, files("store").joinpath(CHECKER).read_bytes()
+    yield from _program()
     yield "README.txt", _README.encode()
     yield "run.json", canonical(json.loads(json.dumps({"run": vars(run), "results": results})))
     envelopes = database.run_envelopes(run_id)
@@ -139,6 +149,75 @@ def _contents(database: Database, run_id: str, keys: Keys) -> Iterator[tuple[str
     for identity, found in revealed.items():
         if found:
             yield from _probes(database, identity, found, keys)
+    yield from _copies(database, [r["row"] for r in results], keys, closed)
+
+
+def _program() -> Iterator[tuple[str, bytes]]:
+    """The checker, as files."""
+    yield CHECKER, files("store").joinpath(CHECKER).read_bytes()
+    yield "__main__.py", _MAIN
+    for part in sorted(files("store").joinpath(_PROGRAM).iterdir(), key=lambda part: part.name):
+        if part.name.endswith(".py"):
+            yield f"{_PROGRAM}/{part.name}", part.read_bytes()
+
+
+def _copies(database: Database, rows: Sequence[object], keys: Keys, closed: list[str]) -> Iterator[tuple[str, bytes]]:
+    """What the owner's copies answered to the integrity probes that suspects were asked, once per set of probes.
+
+    Raises:
+        Tampered: a record and a result disagree on it.
+    """
+    records: dict[str, Fingerprint | None] = {}
+    written: set[str] = set()
+    for row in rows:
+        sha256, identity, asked = _copies_named(row)
+        if not sha256 or sha256 in written:
+            continue
+        written.add(sha256)
+        if identity not in records:
+            records[identity] = _opened(database, identity, keys, closed)
+        record = records[identity]
+        if record is not None:
+            yield f"copies/{sha256}.json", _copies_of(record, asked, sha256)
+
+
+def _copies_named(row: object) -> tuple[str, str, list[int]]:
+    """The digest of what copies answered, which a stored row names; the record's id; the probes asked. Else empty."""
+    match row:
+        case {
+            "workings": {"integrity": {"copies_sha256": str(sha256)}},
+            "fingerprint": {"id": str(identity)},
+            "answers": {"probes": list(probes)},
+        }:
+            return sha256, identity, probes
+    return "", "", []
+
+
+def _opened(database: Database, identity: str, keys: Keys, closed: list[str]) -> Fingerprint | None:
+    """A record with its secret part, or None where it is not here or its data key can't be had."""
+    try:
+        row = database.find(identity)
+    except NotFound:
+        return None
+    try:
+        return database.load(row, keys)
+    except (KeyFileError, StoreError):
+        closed.append(row.name)
+        return None
+
+
+def _copies_of(record: Fingerprint, asked: Sequence[int], sha256: str) -> bytes:
+    import numpy as np
+
+    from fingerprint.api.workings import copies_document, integrity_rows
+    from fingerprint.decision.integrity import Trials
+
+    index = np.asarray(asked, np.int64)
+    probes = index[integrity_rows(record, index)]
+    document = copies_document(Trials.of(record, probes), probes)
+    if hashlib.sha256(document).hexdigest() != sha256:
+        raise Tampered(f"what the copies in {record.manifest.name!r} answered is not what the result names")
+    return document
 
 
 def _probes(database: Database, identity: str, reveals: Mapping[str, bytes], keys: Keys) -> Iterator[tuple[str, bytes]]:
@@ -194,19 +273,35 @@ _README = """Evidence of a run of dnn-fingerprint
 =====================================
 
 report.html, report.md   what was found, in plain language
-run.json                 the run and its results as stored
+run.json                 the run and its results as stored, with all answers and what the verdicts were computed from
 envelopes/               signed statements (in-toto Statement v1 in DSSE): the fingerprints, the run, what was revealed
 keys/                    public keys of the signers. Compare their ids with what the signers publish.
 timestamps/              RFC 3161 responses over envelopes; authorities/ has the certificates that they lead to
 probes/                  the probes that the owner revealed, as images
+copies/                  what the owner's compressed and tampered copies answered to integrity probes
 index.json               the SHA-256 of every other file; index.signed.json, if there is one, is a signature over it
+check_evidence.py        the checker; checker/ holds its parts
 
 To check all of it, offline, with Python 3.9 or later and the package `cryptography`:
 
-    python check_evidence.py [--key SIGNER.pub] [FOLDER or ZIP]
+    python check_evidence.py [--key SIGNER.pub] [--ca AUTHORITY.pem] [FOLDER or ZIP]
 
-It recomputes the signatures, the proofs of the revealed probes, the counts and the verdicts, and says where it agrees.
-Timestamps can be checked with OpenSSL:
+or, before it is unpacked, `python evidence.zip`. It recomputes
+
+- signatures, digests, and timestamps with the certificates that they lead to
+- the proofs of the revealed probes, and which of them match
+- p-values, error levels, scores, power and lineage, with the fitted tail simulated anew
+- for questions asked step by step, the bet after each answer
+- the rank among control sets, from what was answered to each
+- suspects whose labels are permuted, renamed or fewer
+- integrity, from copies/
+
+and says where it agrees. A line "note" says what rests on the signers' word: which of the probes that were not revealed
+match, what references match among fewer classes, which control probes match, which label means which, p beyond public
+ancestors, how a derivative was made, what weights share, and the contrastive alarm.
+
+OpenSSL checks timestamps too, and with -CRLfile and -crl_check also what an authority revoked, which the checker does
+not:
 
     openssl ts -verify -data envelopes/X.json -in timestamps/X.0.tsr -CAfile authorities/NAME.pem
 """

@@ -104,11 +104,10 @@ class Spool(Sequence["Result"]):
 
 
 def _line(result: Result) -> str:
-    """Settings, a space, and the row with its answers."""
+    """Settings, a space, and the row as it is kept."""
     text = getattr(result, "text", None)  # of a recalled one
     if text is None:
-        answers = {} if result.answers is None else {"answers": result.answers}
-        text = json.dumps(result.to_dict() | answers)
+        text = json.dumps(result.to_stored())
     return f"{result.settings_sha256 or ''} {text}"
 
 

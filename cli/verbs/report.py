@@ -142,6 +142,9 @@ class _Reporting:
             self.database, run.id, out, html=html, markdown=markdown, keys=self.keys, signers=tuple(signers)
         )
         self.terminal.note(f"{made.path}: {len(made.files)} files, {made.probes} probes shown, SHA-256 {made.sha256}")
+        if made.closed:
+            names = ", ".join(made.closed)
+            self.terminal.note(f"{names} can't be opened here: the bundle lacks what is needed to recompute integrity.")
         if not made.signed:
             self.terminal.note("The run itself carries no signature: the bundle shows what was recorded, not by whom.")
 

@@ -194,7 +194,7 @@ class AuditCodec(Codec[Artifact, Examined]):
 
     def encode(self, result: Examined) -> str:
         """See `Codec.encode`."""
-        rows = [[r.to_dict(), r.settings_sha256] for r in result.results]
+        rows = [[r.to_stored(), r.settings_sha256] for r in result.results]
         return json.dumps({"rows": rows, "stamp": result.stamp})
 
     def decode(self, task: Artifact, text: str) -> Examined:

@@ -7,7 +7,7 @@ calibrate a record without references.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 from fingerprint.api.answers import Draw
 from fingerprint.api.asking import Asker
-from fingerprint.api.reduced import answered, missing_classes
+from fingerprint.api.reduced import answered
+from fingerprint.api.workings import Asked, Workings, control_workings
 from fingerprint.decision.controls import unasked, with_controls
 from fingerprint.decision.kinship import KinshipData, kinship, with_kinship
 from fingerprint.decision.verdict import Verdict
 from fingerprint.engine.labels import LabelMap
 from fingerprint.engine.settle import Setting
 from fingerprint.model import Floats, Labels, labels_of
-from fingerprint.record import Fingerprint, lineage_part
+from fingerprint.record import Fingerprint, Manifest, lineage_part
 
 if TYPE_CHECKING:
     from fingerprint.decision.verdict import CalibrationKind
@@ -31,36 +32,34 @@ MarkControl = Callable[[str, NDArray[np.int64]], None]  # digest of a control se
 
 
 def look_beyond(
-    fingerprint: Fingerprint,
+    asked: Asked,
     verdict: Verdict,
-    drawn: Draw,
-    outputs: Floats,
     setting: Setting,
     asker: Asker,
     alpha: float,
     mark: MarkControl | None,
+    told: list[Workings],
 ) -> Verdict:
     """The verdict with control sets and ancestors taken into account.
 
     Args:
-        fingerprint: the record.
+        asked: the record, the probes that were asked and the answers to them.
         verdict: of the lineage test.
-        drawn: the probes that were asked.
-        outputs: (n, K') the answers to them.
         setting: how the suspect is fed.
         asker: asks the suspect more.
         alpha: bound on the error of `derived`.
         mark: told before control probes are sent; None where no more can be asked (recorded answers).
+        told: gets what was answered to each control set.
     """
+    fingerprint, drawn, outputs, labels = asked.fingerprint, asked.drawn, asked.outputs, asked.labels
     manifest = fingerprint.manifest
     if not (manifest.controls or manifest.ancestors) or not len(outputs):
         return verdict
-    labels = setting.labels or missing_classes(fingerprint, outputs, setting.spec, asker.manner)
     if manifest.ancestors and fingerprint.payload.ancestor_labels is not None:
         data = _kinship_data(fingerprint, drawn, outputs, labels, setting.spec.class_offset, verdict)
         verdict = with_kinship(verdict, kinship(data, alpha), data.names, alpha)
     if manifest.controls and (verdict.lineage == "derived" or verdict.calibration is None):
-        verdict = _controlled(fingerprint, verdict, drawn, outputs, labels, setting, asker, alpha, mark)
+        verdict = _controlled(asked, verdict, setting, asker, alpha, mark, told)
     return verdict
 
 
@@ -112,16 +111,15 @@ def _shown(values: NDArray[np.int64] | None, index: NDArray[np.int64], labels: L
 
 
 def _controlled(
-    fingerprint: Fingerprint,
+    asked: Asked,
     verdict: Verdict,
-    drawn: Draw,
-    outputs: Floats,
-    labels: LabelMap | None,
     setting: Setting,
     asker: Asker,
     alpha: float,
     mark: MarkControl | None,
+    told: list[Workings],
 ) -> Verdict:
+    fingerprint, drawn, labels = asked.fingerprint, asked.drawn, asked.labels
     payload, manifest = fingerprint.payload, fingerprint.manifest
     probes, targets = payload.control_probes, payload.control_targets
     assert probes is not None and targets is not None  # noqa: S101  (Fingerprint.check)
@@ -137,12 +135,13 @@ def _controlled(
     images = np.concatenate([probes[d][chosen] for d, chosen in enumerate(draws)])
     answers = np.split(asker.predict(images, setting.spec), len(draws))
     offset = setting.spec.class_offset
-    true = _rate(fingerprint, drawn.index[wanted], payload.targets, outputs[wanted], labels, offset)
-    rates = [
-        _rate(fingerprint, chosen, targets[d], part, labels, offset)
-        for d, (chosen, part) in enumerate(zip(draws, answers, strict=True))
-    ]
-    return with_controls(verdict, true, rates, alpha)
+    true = _counts(fingerprint, drawn.index[wanted], payload.targets, asked.outputs[wanted], labels, offset)
+    rates = []
+    for d, (chosen, part) in enumerate(zip(draws, answers, strict=True)):
+        counts = _counts(fingerprint, chosen, targets[d], part, labels, offset)
+        rates.append(_rate(manifest, counts))
+        told.append(control_workings(chosen, labels_of(part, offset).tolist(), counts))
+    return with_controls(verdict, _rate(manifest, true), rates, alpha)
 
 
 def _same_share(fingerprint: Fingerprint, index: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -154,21 +153,28 @@ def _same_share(fingerprint: Fingerprint, index: NDArray[np.int64]) -> NDArray[n
     return np.concatenate(parts)
 
 
-def _rate(
+def _counts(
     fingerprint: Fingerprint,
     index: NDArray[np.int64],
     targets: Labels,
     outputs: Floats,
     labels: LabelMap | None,
     offset: int,
-) -> float:
-    """Match rate over families, each by its weight."""
+) -> dict[str, tuple[int, int]]:
+    """By family, how many probes match and how many count: those of classes that the suspect has."""
     given = labels_of(outputs, offset) if labels is None else labels_of(outputs)
-    expected = _expected(labels, targets[index])
-    family, total, weight = fingerprint.payload.family[index], 0.0, 0.0
+    expected, family = _expected(labels, targets[index]), fingerprint.payload.family[index]
+    counts = {}
     for i, each in enumerate(fingerprint.manifest.families):
         rows = (family == i) & (expected >= 0)
         if rows.any():
-            total += each.weight * float((given[rows] == expected[rows]).mean())
-            weight += each.weight
+            counts[each.name] = int((given[rows] == expected[rows]).sum()), int(rows.sum())
+    return counts
+
+
+def _rate(manifest: Manifest, counts: Mapping[str, tuple[int, int]]) -> float:
+    """Match rate over families, each by its weight."""
+    weights = {f.name: f.weight for f in manifest.families if f.name in counts}
+    total = sum(weight * counts[name][0] / counts[name][1] for name, weight in weights.items())
+    weight = sum(weights.values())
     return total / weight if weight else 0.0

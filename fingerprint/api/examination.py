@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.api.answers import Draw, ask, draw, given
+from fingerprint.api.answers import Draw, ask, draw
 from fingerprint.api.asking import Asker
 from fingerprint.api.disguise import AGAIN, Disguise
 from fingerprint.api.questioning import Questioning, in_random_order
 from fingerprint.api.results import FingerprintRef, Result, Status, Suspect
 from fingerprint.api.subjects import Subject
+from fingerprint.api.workings import Asked, Workings, workings
 from fingerprint.canonical import canonical
 from fingerprint.data import CleanImages, load_images
 from fingerprint.decision.verdict import Verdict, undecided
@@ -28,7 +29,6 @@ from fingerprint.errors import (
     SpecError,
     WorkerError,
 )
-from fingerprint.model import Floats
 from fingerprint.record import Fingerprint
 from fingerprint.remote.interface import REVEALED, Manner, Meter
 from fingerprint.spec import FoundSpec
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 METHOD_VERSION = 3  # of the decision; part of what makes an earlier verdict reusable
 CLEAN_USED = 1000  # clean images used to settle a suspect's input
 CLEAN_FEWEST = 8  # clean images below which a budget leaves no room to settle an input
+Kept: TypeAlias = tuple[dict[str, list[int]] | None, Workings | None]  # `Result.answers`, `Result.workings`
 EXPECTED = (ModelError, WorkerError, HostError, MissingExtra, SpecError, BudgetSpent)  # results, not failures
 
 
@@ -88,7 +89,7 @@ class Examination:
         row = self.verifier.known(self.suspect.sha256, fingerprint.id, settings)
         if row is None:
             return None
-        stored, adaptation, answers = row.get("verdict"), row.get("adaptation"), row.get("answers")
+        stored, adaptation, answers, kept = (row.get(k) for k in ("verdict", "adaptation", "answers", "workings"))
         return Result(
             self.suspect,
             reference(fingerprint),
@@ -98,6 +99,7 @@ class Examination:
             adaptation=adaptation if isinstance(adaptation, dict) else None,
             settings_sha256=settings,
             answers=answers if isinstance(answers, dict) else None,
+            workings=kept if isinstance(kept, dict) else None,
         )
 
     def _settings(self, index: int) -> str:
@@ -198,10 +200,8 @@ class Examination:
             root = self.verifier.fingerprints[index].manifest.probes.merkle_root
             self.verifier.exposures.add(root, frozenset(probes.tolist()), self.subject.place)
 
-    def _question(
-        self, asker: Asker, index: int, alpha: float, drawn: Draw, setting: Setting
-    ) -> tuple[Verdict, dict[str, list[int]]]:
-        """Ask one fingerprint's probes under one setting: the verdict, and what was answered.
+    def _question(self, asker: Asker, index: int, alpha: float, drawn: Draw, setting: Setting) -> tuple[Verdict, Kept]:
+        """Ask one fingerprint's probes under one setting: the verdict, and what is kept of the answers.
 
         Raises:
             EvasiveHost: it answers probes differently from the clean inputs among which they were hidden.
@@ -211,38 +211,39 @@ class Examination:
             self._mark(index, drawn.index)
             (outputs,) = ask(asker.predict, setting.spec, [self.verifier.fingerprints[index]], [drawn])
             verdict = questioning.verdict(drawn, outputs, asker.manner)
-            verdict = self._beyond(asker, index, alpha, setting, drawn, outputs, verdict)
-            return verdict, given(drawn, outputs, setting.spec.class_offset)
+            asked = questioning.asked(drawn, outputs, questioning.labels(outputs, asker.manner))
+            return self._beyond(asker, alpha, questioning, asked, verdict)
         disguise = self._disguise(index)
         # Whoever stops as soon as alpha is reached would lose it again to the correction for many tests.
-        questioning = replace(questioning, alpha=alpha / self.verifier.tests)
-        verdict, asked, outputs = questioning.step_by_step(
+        questioning = replace(questioning, alpha=alpha / self.verifier.tests, tests=self.verifier.tests)
+        verdict, asked = questioning.step_by_step(
             asker, drawn, lambda probes: self._mark(index, probes), disguise, until_clear=self._sequential
         )
         if disguise is not None and verdict.lineage != "derived":
             disguise.reveal(asker.predict, setting.spec, self.verifier.fingerprints[index], alpha, asker.left)
-        verdict = self._beyond(asker, index, alpha, setting, asked, outputs, verdict)
-        return verdict, given(asked, outputs, setting.spec.class_offset)
+        return self._beyond(asker, alpha, questioning, asked, verdict)
 
     def _beyond(
-        self, asker: Asker, index: int, alpha: float, setting: Setting, asked: Draw, outputs: Floats, verdict: Verdict
-    ) -> Verdict:
-        """The verdict with the record's control sets and public ancestors taken into account."""
+        self, asker: Asker, alpha: float, questioning: Questioning, asked: Asked, verdict: Verdict
+    ) -> tuple[Verdict, Kept]:
+        """The verdict with the record's control sets and public ancestors taken into account; and what is kept."""
         from fingerprint.api.beyond import look_beyond
 
-        fingerprint, place = self.verifier.fingerprints[index], self.subject.place
+        fingerprint, place, setting = asked.fingerprint, self.subject.place, questioning.setting
 
         def mark(control: str, probes: NDArray[np.int64]) -> None:
             if place is not None:
                 self.verifier.exposures.add(control, frozenset(probes.tolist()), place)
 
         recorded = self.subject.answered(fingerprint) is not None
-        found = look_beyond(fingerprint, verdict, asked, outputs, setting, asker, alpha, None if recorded else mark)
+        told = list[Workings]()
+        found = look_beyond(asked, verdict, setting, asker, alpha, None if recorded else mark, told)
+        kept = asked.answers, workings(asked, found, told)
         if found.integrity_evidence is None or recorded or place is not None:
-            return found
+            return found, kept
         from fingerprint.api.contrast import watched
 
-        return watched(found, fingerprint, asker, setting, self.options.allow)
+        return watched(found, fingerprint, asker, setting, self.options.allow), kept
 
     def _disguise(self, index: int) -> Disguise | None:
         if not self.options.cover:
@@ -265,9 +266,9 @@ class Examination:
         if self._sequential or self.options.cover:
             for i, drawn in zip(indices, draws, strict=True):
                 before = asker.meter.sent
-                verdict, answers = self._question(asker, i, self.options.alpha, drawn, Setting(found.spec))
+                verdict, kept = self._question(asker, i, self.options.alpha, drawn, Setting(found.spec))
                 verdict = replace(verdict, queries=asker.meter.sent - before)
-                results[i] = self._result(i, verdict, adaptation, asker, answers)
+                results[i] = self._result(i, verdict, adaptation, asker, kept)
             return results
         for i, drawn in zip(indices, draws, strict=True):
             self._mark(i, drawn.index)
@@ -280,9 +281,10 @@ class Examination:
             questioning = Questioning(self.verifier, i, self.options.alpha, Setting(found.spec))
             verdict = questioning.verdict(drawn, output, asker.manner)
             queries, before = asker.repeat * len(drawn.index) + extra, asker.meter.sent
-            verdict = self._beyond(asker, i, self.options.alpha, Setting(found.spec), drawn, output, verdict)
+            asked = questioning.asked(drawn, output, questioning.labels(output, asker.manner))
+            verdict, kept = self._beyond(asker, self.options.alpha, questioning, asked, verdict)
             verdict = replace(verdict, queries=queries + asker.meter.sent - before)
-            results[i] = self._result(i, verdict, adaptation, asker, given(drawn, output, found.spec.class_offset))
+            results[i] = self._result(i, verdict, adaptation, asker, kept)
         return results
 
     def _by_settling(self, asker: Asker, index: int, waiting: int) -> Result:
@@ -317,12 +319,12 @@ class Examination:
         if count is not None and count < 1:
             return self._unsure(index, self._spent(), asker.meter.sent - before)
         alpha = self.options.alpha / len(settings)
-        verdicts: list[tuple[Verdict, Setting, dict[str, list[int]]]] = []
+        verdicts: list[tuple[Verdict, Setting, Kept]] = []
         drawn = self._draw(index, count)  # one for all settings: the fewer probes a host sees, the better
         for setting in settings:
-            verdict, answers = self._question(asker, index, alpha, drawn, setting)
-            verdicts.append((verdict, setting, answers))
-        best, setting, answers = min(verdicts, key=lambda found: 1.0 if found[0].total_p is None else found[0].total_p)
+            verdict, kept = self._question(asker, index, alpha, drawn, setting)
+            verdicts.append((verdict, setting, kept))
+        best, setting, kept = min(verdicts, key=lambda found: 1.0 if found[0].total_p is None else found[0].total_p)
         if best.lineage == "unrelated" and (settled.crowded or any(v.lineage != "unrelated" for v, *_ in verdicts)):
             best = replace(
                 best, lineage="inconclusive", reason="Equally good input settings disagree, or are too many."
@@ -346,7 +348,7 @@ class Examination:
             "clean_accuracy": settled.accuracy,
             "clean_images": settled.images,
         }
-        return self._result(index, best, adaptation, asker, answers)
+        return self._result(index, best, adaptation, asker, kept)
 
     def _clean(self, fingerprint: Fingerprint) -> CleanImages | None:
         """Labelled clean images: `--data`, else those kept in the record with true labels or the owner's answers."""
@@ -367,7 +369,7 @@ class Examination:
         verdict: Verdict,
         adaptation: dict[str, object],
         asker: Asker | None = None,
-        answers: dict[str, list[int]] | None = None,
+        kept: Kept = (None, None),
     ) -> Result:
         manner = asker.manner if asker else Manner()
         if manner.label_only:
@@ -380,7 +382,8 @@ class Examination:
             verdict=verdict,
             adaptation=adaptation,
             settings_sha256=self._settings(index),
-            answers=answers,
+            answers=kept[0],
+            workings=kept[1],
         )
 
     def _unsure(self, index: int, reason: str, queries: int) -> Result:

@@ -33,7 +33,8 @@ def judged(
 ) -> Verdict:
     """A verdict `derived` with its integrity and attribution, from the outputs (n, K') to the drawn probes.
 
-    The verdict stays as it is where the suspect is not derived, the record has no trials, or classes are missing.
+    The verdict stays as it is where the suspect is not derived, the record has no trials, classes are missing, or no
+    integrity probe was asked.
     """
     if verdict.lineage != "derived" or not fingerprint.manifest.trials or not (labels is None or labels.complete):
         return verdict
@@ -42,6 +43,8 @@ def judged(
     given = labels_of(outputs, class_offset) if labels is None else labels_of(aligned)
     serving = np.array([family.role == "integrity" for family in families], np.bool_)
     mine = serving[fingerprint.payload.family[drawn.index]]
+    if not mine.any():  # step by step, lineage may be clear before an integrity probe's turn comes
+        return verdict
     trials = Trials.of(fingerprint, drawn.index)
     margins = None
     if not label_only and aligned.shape[1] == classes and is_soft(aligned):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from fingerprint.api.answers import Draw, ask, compare, compare_mapped, flags
 from fingerprint.api.asking import Asker
 from fingerprint.api.disguise import Disguise
 from fingerprint.api.reduced import NO_ORDERS, missing_classes
+from fingerprint.api.workings import Asked
 from fingerprint.decision.lineage import LineageTest
 from fingerprint.decision.verdict import Verdict, undecided
 from fingerprint.engine.labels import LabelMap
@@ -32,24 +33,48 @@ Mark = Callable[[NDArray[np.int64]], None]  # told which probes are about to be 
 
 @dataclass(frozen=True)
 class Questioning:
-    """One fingerprint (by index) under one setting, at a share `alpha` of the error."""
+    """One fingerprint (by index) under one setting, at a share `alpha` of the error: of the run's, one of `tests`."""
 
     verifier: Verifier
     index: int
     alpha: float
     setting: Setting
+    tests: int = 1
+
+    def asked(
+        self,
+        drawn: Draw,
+        outputs: Floats,
+        labels: LabelMap | None,
+        planned: Mapping[str, int] | None = None,
+        splits: Mapping[str, float] | None = None,
+    ) -> Asked:
+        """What the workings of a verdict need to know of the answers (n, K') to the drawn probes."""
+        base = None if labels is None or labels.complete else self._base(labels)
+        return Asked(
+            fingerprint=self.verifier.fingerprints[self.index],
+            drawn=drawn,
+            outputs=outputs,
+            class_offset=self.setting.spec.class_offset,
+            labels=labels,
+            alpha=self.alpha,
+            tests=self.tests,
+            base=None if base is None else base.manifest,
+            planned=planned,
+            splits=splits or {},
+        )
 
     def verdict(self, drawn: Draw, outputs: Floats, manner: Manner) -> Verdict:
         """Judge the answers (n, K') to all drawn probes."""
-        test, measured, same = self._measure(drawn, outputs, self._labels(outputs, manner), manner)
+        test, measured, same = self._measure(drawn, outputs, self.labels(outputs, manner), manner)
         if test is None:
             return undecided(self.alpha, len(drawn.index), NO_ORDERS)
         found = test.decide(measured, len(drawn.index), same_labels=same)
-        return self._with_integrity(found, drawn, outputs, self._labels(outputs, manner), manner)
+        return self._with_integrity(found, drawn, outputs, self.labels(outputs, manner), manner)
 
     def step_by_step(
         self, asker: Asker, drawn: Draw, mark: Mark, disguise: Disguise | None = None, *, until_clear: bool = True
-    ) -> tuple[Verdict, Draw, Floats]:
+    ) -> tuple[Verdict, Asked]:
         """Ask in the order drawn until the answer is clear; the verdict, and what was asked and answered."""
         from fingerprint.decision.sequential import SequentialTest
 
@@ -68,10 +93,10 @@ class Questioning:
             (answered,) = ask(disguise.through(asker.predict) if disguise else asker.predict, *self._to_ask(part))
             outputs = _joined(outputs, answered)
             if test is None:
-                labels = self._labels(outputs, asker.manner)
+                labels = self.labels(outputs, asker.manner)
                 base = self._base(labels)
                 if base is None:
-                    return undecided(self.alpha, len(part.index), NO_ORDERS), part, outputs
+                    return undecided(self.alpha, len(part.index), NO_ORDERS), self.asked(part, outputs, labels)
                 test = SequentialTest(base, planned)
             for family, match in flags(fingerprint, part, answered, self.setting.spec.class_offset, labels):
                 test.add(names[family], match)
@@ -81,10 +106,10 @@ class Questioning:
         seen = Draw(drawn.index[:asked])
         _, measured, same = self._measure(seen, outputs, labels, asker.manner)
         if test is None:
-            return undecided(self.alpha, 0, "No probe could be asked."), seen, outputs
+            return undecided(self.alpha, 0, "No probe could be asked."), self.asked(seen, outputs, labels)
         found = replace(test.decide(measured, asked, same_labels=same), evidence=test.evidence())
         found = self._with_integrity(found, seen, outputs, labels, asker.manner)
-        return found, seen, outputs
+        return found, self.asked(seen, outputs, labels, planned, test.splits())
 
     def _to_ask(self, part: Draw) -> tuple[InputSpec, list[Fingerprint], list[Draw]]:
         return self.setting.spec, [self.verifier.fingerprints[self.index]], [part]
@@ -102,7 +127,8 @@ class Questioning:
             allowed=options.allow, alpha=self.alpha, label_only=options.label_only or bool(manner.label_only),
         )  # fmt: skip
 
-    def _labels(self, outputs: Floats, manner: Manner) -> LabelMap | None:
+    def labels(self, outputs: Floats, manner: Manner) -> LabelMap | None:
+        """Which of the suspect's classes means which, where they are not the owner's."""
         fingerprint = self.verifier.fingerprints[self.index]
         return self.setting.labels or missing_classes(fingerprint, outputs, self.setting.spec, manner)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from fingerprint.api.results import FingerprintRef, Result, Status, Suspect
 
 ROW = ("suspect", "fingerprint", "status", "reason", "cached", "adaptation", "verdict")
+_ANSWERS, _AFTER, _WORKINGS = ',"answers":{', '},"cached":', ',"workings":{'
 _FRESH, _CACHED = '"cached":false', '"cached":true'
 
 
@@ -15,7 +16,7 @@ class RecalledResult(Result):
     """A result as it was stored. What is counted and corrected of it is known; the rest is parsed when it is asked for.
 
     Args:
-        text: the JSON of the row as `to_dict` made it, sorted and compact; with `answers` where they were kept.
+        text: the JSON of the row as `to_stored` made it, sorted and compact.
         suspect, fingerprint, status, settings_sha256: as in the row.
         told: lineage, integrity and total p-value of its verdict.
     """
@@ -79,6 +80,11 @@ class RecalledResult(Result):
         """See `Result`."""
         return self.full().answers
 
+    @property
+    def workings(self) -> dict[str, object] | None:
+        """See `Result`."""
+        return self.full().workings
+
     def with_lineage(self, lineage: Literal["derived", "unrelated", "inconclusive"], reason: str) -> Result:
         """See `Result.with_lineage`."""
         return self.full().with_lineage(lineage, reason)
@@ -89,9 +95,26 @@ class RecalledResult(Result):
 
 
 def row_of_text(text: str) -> dict[str, object]:
-    """The row of the JSON contract that a stored text holds, in the order of `Result.to_dict`; without `answers`."""
-    row = json.loads(text)
+    """The row of the JSON contract that a stored text holds, in the order of `Result.to_dict`; without what is kept."""
+    try:
+        row = json.loads(_without_kept(text))
+    except ValueError:  # what looked like their beginning or end was something else
+        row = json.loads(text)
     return {name: row[name] for name in ROW}
+
+
+def _without_kept(text: str) -> str:
+    """The same without what no report shows, so that it need not be parsed: half of a row. It may be no JSON then.
+
+    `answers` stands right before `cached`, and holds no object. A row has one `cached`: there is no other to mistake.
+    """
+    first = text.find(_ANSWERS)
+    end = text.find(_AFTER, first) if first >= 0 else -1
+    alone = end >= 0 and text.find("{", first + len(_ANSWERS), end) < 0 and text.find(_AFTER[2:], end + len(_AFTER)) < 0
+    if alone:
+        text = text[:first] + text[end + 1 :]
+    last = text.rfind(_WORKINGS)
+    return f"{text[:last]}}}" if last >= 0 else text
 
 
 def as_cached(text: str) -> str:

@@ -47,7 +47,8 @@ class Result:
 
     adaptation: how the suspect was fed (input spec, where it came from, what was settled on clean inputs).
     answers: `{"probes": [...], "labels": [...]}`, the label that the suspect gave to each probe asked. It stays with
-    the stored run, and is in no row: reports show it only together with the probes, when asked to.
+    the stored run, and is in no row: reports show it only together with the probes, when asked to. workings: what else
+    it takes to compute the verdict again (`api.workings`), which stays with the stored run, too.
     """
 
     suspect: Suspect
@@ -60,6 +61,7 @@ class Result:
     stored_verdict: dict[str, object] | None = None  # the row of an earlier run, when cached
     settings_sha256: str | None = None  # digest of everything that the decision depends on, for `known`
     answers: dict[str, list[int]] | None = field(default=None, repr=False)
+    workings: dict[str, object] | None = field(default=None, repr=False)
 
     @property
     def lineage(self) -> str | None:
@@ -97,7 +99,7 @@ class Result:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], settings_sha256: str | None = None) -> Self:
-        """The result of a row that `to_dict` made, or that was stored: those may have `answers`."""
+        """The result of a row that `to_dict` or `to_stored` made."""
         return cls(
             Suspect(**row["suspect"]),
             FingerprintRef(**row["fingerprint"]),
@@ -108,6 +110,7 @@ class Result:
             stored_verdict=row["verdict"],
             settings_sha256=settings_sha256,
             answers=row.get("answers"),
+            workings=row.get("workings"),
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -124,6 +127,11 @@ class Result:
             "adaptation": self.adaptation,
             "verdict": verdict,
         }
+
+    def to_stored(self) -> dict[str, object]:
+        """The row as a run keeps it: with `answers` and `workings`, where there are any."""
+        kept = {"answers": self.answers, "workings": self.workings}
+        return self.to_dict() | {name: value for name, value in kept.items() if value is not None}
 
 
 def correct(results: Sequence[Result], alpha: float) -> tuple[list[Result], Correction]:

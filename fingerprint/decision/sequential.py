@@ -62,6 +62,11 @@ class SequentialTest(LineageTest):
         path = self._paths[name]
         return self._near(name, FamilyMatch(matches=sum(path), queries=len(path)))
 
+    def splits(self) -> dict[str, float]:
+        """By family, the share of a level that is kept for the error between models. Empty where it is all of it."""
+        asked = (f for f in self.manifest.families if f.name in self._paths and f.name in self._label)
+        return {f.name: self._share_between(f.name, f.count) for f in asked}
+
     def evidence(self) -> tuple[tuple[int, float], ...]:
         """(answers, log10 of the wealth) of the family that found most, after each of its answers."""
         curves = []

@@ -26,8 +26,11 @@ from fingerprint.decision.lineage import LineageTest, Settings
 from fingerprint.decision.verdict import Kinship, Verdict
 from fingerprint.errors import EvidenceError, KeyFileError, StoreError, Tampered, UsageError
 from fingerprint.record import Control, Copy, FamilyMatch, Manifest, Reference, leaf, merkle_root
-from store import check_evidence, locks, reveals
+from store import locks, reveals
 from store.bundle import write_bundle
+from store.checker import proofs, reading, tails
+from store.checker.check import Check
+from store.checker.main import main
 from store.data_keys import LOCK, DataKeys
 from store.database import Database
 from store.keys import public_pem
@@ -147,7 +150,7 @@ def test_audit_paths(count: int, data: st.DataObject) -> None:
     path = reveals.audit_path(leaves, index)
     steps = [step.hex() for step in path]
     assert reveals.root_of(leaves[index], index, count, path) == root
-    assert check_evidence.root_of(leaves[index], index, count, steps) == root.hex()
+    assert proofs.root_of(leaves[index], index, count, steps) == root.hex()
     other = data.draw(st.integers(0, count - 1))
     if other != index:
         try:
@@ -159,8 +162,8 @@ def test_audit_paths(count: int, data: st.DataObject) -> None:
         if wrong != path:
             with pytest.raises(Tampered):
                 reveals.root_of(leaves[index], index, count, wrong)
-            with pytest.raises(check_evidence.Wrong):
-                check_evidence.root_of(leaves[index], index, count, [step.hex() for step in wrong])
+            with pytest.raises(reading.Wrong):
+                proofs.root_of(leaves[index], index, count, [step.hex() for step in wrong])
 
 
 def test_a_published_audit_path() -> None:
@@ -319,7 +322,7 @@ def test_the_same_evidence_gives_the_same_pack(world: World, tmp_path: Path) -> 
 
 
 def verdict_of(path: Path, capsys: pytest.CaptureFixture[str]) -> int:
-    code = check_evidence.main([str(path)])
+    code = main([str(path)])
     capsys.readouterr()
     return int(code)
 
@@ -330,7 +333,7 @@ def test_changed_packs(world: World, tmp_path: Path, capsys: pytest.CaptureFixtu
     out = tmp_path / "e.zip"
     packed(world, out, signers=[world.signer])
     data, choose = out.read_bytes(), random.Random(changes)
-    content, unseen = check_evidence.read_pack(out), 0
+    content, unseen = reading.read_pack(out), 0
     for _ in range(changes):
         if choose.random() < 0.1:
             out.write_bytes(data[: choose.randrange(len(data))])
@@ -338,7 +341,7 @@ def test_changed_packs(world: World, tmp_path: Path, capsys: pytest.CaptureFixtu
             place = choose.randrange(len(data))
             out.write_bytes(data[:place] + bytes([data[place] ^ 1 << choose.randrange(8)]) + data[place + 1 :])
         if verdict_of(out, capsys) == 0:
-            assert check_evidence.read_pack(out) == content
+            assert reading.read_pack(out) == content
             unseen += 1
     assert unseen < changes / 5
     out.write_bytes(data)
@@ -346,11 +349,11 @@ def test_changed_packs(world: World, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def repacked(source: Path, target: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
-    content = check_evidence.read_pack(source)
+    content = reading.read_pack(source)
     change(content)
     index = json.loads(content["index.json"])
     index["files"] = {n: hashlib.sha256(d).hexdigest() for n, d in content.items() if not n.startswith("index")}
-    content["index.json"] = check_evidence.canonical(index)
+    content["index.json"] = reading.canonical(index)
     with zipfile.ZipFile(target, "w") as archive:
         for name, data in content.items():
             archive.writestr(name, data)
@@ -385,7 +388,7 @@ def test_packs_that_were_made_to_fit(world: World, tmp_path: Path, capsys: pytes
     assert verdict_of(repacked(out, tmp_path / "f.zip", lambda content: None), capsys) == 0
     assert verdict_of(tmp_path / "absent.zip", capsys) == 4
     (tmp_path / "stranger.pub").write_bytes(public_pem(world.stranger.public))
-    assert check_evidence.main([str(out), "--key", str(tmp_path / "stranger.pub")]) == 4
+    assert main([str(out), "--key", str(tmp_path / "stranger.pub")]) == 4
 
 
 @given(
@@ -402,7 +405,7 @@ def test_the_checker_reads_png(seed: int, height: int, width: int, channels: int
     for pixels in (smooth, rng.integers(0, 256, (height, width, channels), dtype=np.uint8)):
         out = io.BytesIO()
         Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(out, "PNG")
-        assert check_evidence.png_pixels(out.getvalue()) == pixels.tobytes()
+        assert proofs.png_pixels(out.getvalue()) == pixels.tobytes()
 
 
 def manifest_of(counts: list[int], authors: list[str | None], correlations: list[float | None]) -> Manifest:
@@ -428,7 +431,7 @@ def recomputed(
     verdict: Verdict,
     manifest: Manifest,
     alpha: float,
-    check: check_evidence.Check | None = None,
+    check: Check | None = None,
     **more: Any,  # noqa: ANN401
 ) -> Checked:
     """How often the checker says of a verdict's row that it is wrong, and what it says."""
@@ -439,10 +442,10 @@ def recomputed(
         "adaptation": None,
         **more,
     }
-    check = check or check_evidence.Check({}, {})
+    check = check or Check({}, {})
     before, said = check.failed, len(check.lines)
     run = {"parameters": {"alpha": alpha}}
-    check.attempt(check.statistic, json.loads(json.dumps(row)), manifest.model_dump(mode="json"), run, "s")
+    check.attempt(check.verdicts.statistic, json.loads(json.dumps(row)), manifest.model_dump(mode="json"), run, "s")
     return check.failed - before, check.lines[said:]
 
 
@@ -466,13 +469,13 @@ CASES = [(48, 50), (10, 50), (18, 30), (3, 50), (2, 20)]
 @pytest.mark.parametrize("soft", [True, False])
 def test_the_checker_and_the_tool_agree(calibration: str, soft: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two implementations of the statistics; the second in the standard library alone."""
-    monkeypatch.setattr(check_evidence, "DRAWS", 4000)  # a fifth of what a pack gets
+    monkeypatch.setattr(tails, "DRAWS", 4000)  # a fifth of what a pack gets
     rng = random.Random(1)
     counts = [rng.randint(3, 12) for _ in range(30)]
     correlations = [rng.uniform(0.0, 0.4) if soft else None for _ in counts]
     manifest = with_copies(manifest_of(counts, [f"a{i % 10}" for i in range(30)], correlations), [46, 50, 49])
     manifest = manifest.model_copy(update={"declared_bound": 0.3})
-    seen, check = set(), check_evidence.Check({}, {})
+    seen, check = set(), Check({}, {})
     for alpha in (0.05, 0.3):
         test = LineageTest(manifest, Settings(alpha=alpha, calibration=calibration))  # type: ignore[arg-type]
         for matches, queries in CASES:
@@ -534,8 +537,16 @@ def test_the_checker_needs_no_tool() -> None:
     """What it imports, and that Python 3.9 would read it."""
     import ast
 
-    source = Path(check_evidence.__file__).read_text()
-    tree = ast.parse(source, feature_version=(3, 9))
-    names = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-    names |= {str(n.module).split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    parts = sorted(Path(reading.__file__).parent.glob("*.py"))
+    names = set[str]()
+    for path in (parts[0].parents[1] / "check_evidence.py", *parts):
+        tree = ast.parse(path.read_text(), feature_version=(3, 9))
+        names |= {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        found = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+        names |= {str(n.module).split(".")[0] for n in found if not n.level}
+        assert all(
+            n.level <= 1 and str(n.module or n.names[0].name) + ".py" in {p.name for p in parts}
+            for n in found
+            if n.level
+        )
     assert names - set(sys.stdlib_module_names) == {"cryptography"}

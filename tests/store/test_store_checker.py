@@ -1,0 +1,504 @@
+"""The checker of evidence packs recomputes every kind of verdict, and sees what a signer with the right key made up.
+
+The packs are those that `verify` and `report --bundle` make of models that look their answers up (`made_evidence`).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from made_evidence import Lookup, Made, checked, judged, packed, resigned, rewritten
+from made_tokens import NOW, Maker
+from store_helpers import World
+
+from fingerprint.errors import Tampered
+from store import timestamps as tool_timestamps
+from store.checker import compression, timestamps
+from store.checker.reading import Wrong, read_pack
+
+Row = dict[str, Any]
+Change = Callable[[Row], object]
+PRUNED = ("prune:magnitude:0.5",)
+UNKEPT = "did not keep"
+
+
+@pytest.fixture(scope="module")
+def made() -> Made:
+    return Made()
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Made:
+    return Made(references=12, kind="fitted", seed=2)
+
+
+@pytest.fixture(scope="module")
+def controlled() -> Made:
+    return Made(controls=24, seed=3)
+
+
+def copy_of(made: Made) -> Lookup:
+    return made.suspect("prune:magnitude:0.3")
+
+
+def honest(path: Path, capsys: Any, *said: str) -> str:  # noqa: ANN401
+    """What the checker says of a pack that holds."""
+    code, out = checked(path, capsys)
+    assert code == 0, out
+    for text in said:
+        assert any(text in line for line in out.splitlines() if line.startswith("  ok")), (text, out)
+    assert UNKEPT not in out and "as stated" not in out, out
+    return out
+
+
+def refused(world: World, path: Path, capsys: Any, changes: dict[str, tuple[Change, str]]) -> None:  # noqa: ANN401
+    """Each change is seen though everything is signed anew, and the checker says what does not follow."""
+    for name, (change, said) in changes.items():
+        code, out = checked(resigned(world, path, path.with_name("forged.zip"), change), capsys)
+        wrong = [line for line in out.splitlines() if line.startswith("  WRONG")]
+        assert code == 4 and len(wrong) == 1 and said in wrong[0], (name, out)
+    assert checked(resigned(world, path, path.with_name("same.zip"), lambda row: None), capsys)[0] == 0
+
+
+def verdict(**changes: Any) -> Change:  # noqa: ANN401
+    """Change fields of the verdict."""
+    return lambda row: row["verdict"].update(changes)
+
+
+# --- step by step ----------------------------------------------------------------------------------------------------
+
+
+def flip(row: Row) -> None:
+    """One match less; the counts stay."""
+    kept = row["workings"]["probes"]
+    place = next(i for i, m in enumerate(kept["matches"]) if m == 1 and kept["family"][i] < 2)
+    kept["matches"][place] = 0
+
+
+def flip_of_integrity(row: Row) -> None:
+    """An integrity probe's match; nothing counts those."""
+    kept = row["workings"]["probes"]
+    place = kept["family"].index(2)
+    kept["matches"][place] = 1 - kept["matches"][place]
+
+
+def flip_and_count(row: Row) -> None:
+    """One match less, and counted as such."""
+    kept = row["workings"]["probes"]
+    place = next(i for i, m in enumerate(kept["matches"]) if m == 1 and kept["family"][i] < 2)
+    kept["matches"][place] = 0
+    name = ("characteristic", "natural")[kept["family"][place]]
+    next(f for f in row["verdict"]["families"] if f["name"] == name)["matches"] -= 1
+
+
+def fewer_asked(row: Row) -> None:
+    row["workings"]["steps"]["planned"] = dict.fromkeys(row["workings"]["steps"]["planned"], 1)
+
+
+def test_step_by_step(made: Made, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = judged(made, copy_of(made), sequential=True)
+    path = packed(world, tmp_path / "e.zip", found, reveal=[0, 1, 2, 130])
+    honest(path, capsys, "the evidence after each of", "derived; p =")
+    refused(
+        world,
+        path,
+        capsys,
+        {
+            "lineage": (verdict(lineage="unrelated"), "said unrelated"),
+            "p": (verdict(total_p=1e-6), "total p"),
+            "error": (verdict(error=0.01), "error is"),
+            "score": (verdict(score=0.9), "score is"),
+            "between": (verdict(p_value=1e-4), "which no test gives"),
+            "evidence": (lambda row: row["verdict"]["evidence"][-1].__setitem__(1, 4.0), "stated as 4.0000"),
+            "shorter": (lambda row: row["verdict"]["evidence"].pop(), "evidence after"),
+            "match": (flip, "are not those that are listed"),
+            "match and count": (flip_and_count, "made:suspect:"),
+            "split": (
+                lambda row: row["workings"]["steps"]["splits"].update(characteristic=0.9),
+                "another split is best",
+            ),
+            "bound": (lambda row: row["verdict"]["families"][0].update(bound=0.1), "the bound on the matches"),
+            "level": (lambda row: row["workings"].update(alpha=0.2), "is not that of one test"),
+            "planned": (fewer_asked, "than planned"),
+        },
+    )
+
+
+def test_a_stranger_step_by_step(made: Made, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = judged(made, made.suspect("stranger"), sequential=True)
+    path = packed(world, tmp_path / "e.zip", found)
+    honest(path, capsys, "unrelated; p =", "the evidence after each of")
+    refused(world, path, capsys, {"lineage": (verdict(lineage="derived"), "said derived")})
+
+
+def test_step_by_step_by_a_fitted_tail(
+    fitted: Made, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tail is simulated anew; what follows from the stated bound, which is checked against it, is exact."""
+    path = packed(world, tmp_path / "e.zip", judged(fitted, copy_of(fitted), sequential=True))
+    honest(path, capsys, "the evidence after each of", "derived; p =")
+    refused(
+        world,
+        path,
+        capsys,
+        {
+            "evidence": (lambda row: row["verdict"]["evidence"][-1].__setitem__(1, 4.0), "stated as 4.0000"),
+            "bound": (lambda row: row["verdict"]["families"][0].update(bound=0.1), "the bound on the matches"),
+            "lineage": (verdict(lineage="inconclusive"), "said inconclusive"),
+            "p": (verdict(total_p=0.001), "total p"),
+        },
+    )
+
+
+# --- control sets ----------------------------------------------------------------------------------------------------
+
+
+def other_rank(row: Row) -> None:
+    """A better rank, told in the same way everywhere."""
+    row["verdict"]["controls"]["p_value"] = 0.02
+    for name in ("p_value", "total_p"):
+        row["verdict"][name] = 0.02
+
+
+def one_as_good(row: Row) -> None:
+    """A control set that matches in full; the rank stays."""
+    families = row["workings"]["controls"][5]["families"]
+    families.update({name: [n, n] for name, (_, n) in families.items()})
+
+
+CONTROLS: dict[str, tuple[Change, str]] = {
+    "rank": (other_rank, "is no rank"),
+    "matches": (one_as_good, "p among control sets is 0.08, stated as 0.04"),
+    "largest": (lambda row: row["verdict"]["controls"].update(largest=0.9), "p among control sets"),
+    "fewer": (lambda row: row["workings"]["controls"].pop(), "control sets are signed"),
+    "less asked": (
+        lambda row: row["workings"]["controls"][0]["families"].update(natural=[0, 5]),
+        "was not asked as many probes",
+    ),
+    "lineage": (verdict(lineage="inconclusive"), "said inconclusive"),
+}
+
+
+def test_control_sets(controlled: Made, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = packed(world, tmp_path / "e.zip", judged(controlled, copy_of(controlled)))
+    honest(path, capsys, "p = 0.04 recomputed from the answers to 24 control sets", "derived; p = 0.05 recomputed")
+    doubled = {**CONTROLS, "p": (verdict(total_p=0.04), "total p 0.05 here, 0.04 stated")}
+    refused(world, path, capsys, doubled)
+
+
+def test_control_sets_alone(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = Made(references=0, controls=24, kind="auto", seed=4)
+    path = packed(world, tmp_path / "e.zip", judged(made, copy_of(made)))
+    honest(path, capsys, "p = 0.04 recomputed from the answers to 24 control sets", "derived; p = 0.04 among 24")
+    refused(world, path, capsys, CONTROLS)
+
+
+# --- other labels ----------------------------------------------------------------------------------------------------
+
+
+def other_map(row: Row) -> None:
+    """The labels mean something else than what the answers to revealed probes show."""
+    found = row["workings"]["labels"]["to_suspect"]
+    found[0], found[1] = found[1], found[0]
+
+
+def weaker_references(row: Row) -> None:
+    """References that match nothing, so that anybody stands out."""
+    found = row["workings"]["labels"]["references"]
+    found.update({name: [0] * len(counts) for name, counts in found.items()})
+
+
+def test_permuted_labels(made: Made, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suspect = copy_of(made).labelled([2, 0, 3, 1])
+    found = judged(made, suspect, settle=True, sequential=False)
+    assert found[1].adaptation is not None and found[1].adaptation["labels"] == "permuted"
+    path = packed(world, tmp_path / "e.zip", found, reveal=range(0, 40, 2))
+    out = honest(path, capsys, "derived; p = 0.05 recomputed", "of 20 revealed probes that it was asked, it gave")
+    assert "note    made:suspect: which of its labels means which is as signed" in out
+    assert "note    made:suspect: which of 140 probes match is as signed" in out
+    refused(
+        world,
+        path,
+        capsys,
+        {
+            "lineage": (verdict(lineage="unrelated"), "said unrelated"),
+            "p": (verdict(total_p=0.01), "total p 0.05 here, 0.01 stated"),
+            "family": (lambda row: row["verdict"]["families"][0].update(p_value=0.01), "stated as 0.01"),
+            "map": (other_map, "is said to match as it does not"),
+            "match": (flip, "made:suspect:"),
+            "integrity": (flip_of_integrity, "made:suspect: probe 120 is said to match as it does not"),
+        },
+    )
+
+
+def test_fewer_labels(made: Made, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = packed(world, tmp_path / "e.zip", judged(made, copy_of(made).labelled([0, 1, 2])), reveal=range(0, 40, 2))
+    out = honest(path, capsys, "derived; p = 0.05 recomputed")
+    assert "the references' matches among the classes that it has are as signed" in out
+
+    def more(row: Row) -> None:
+        row["workings"]["labels"]["counts"].update(natural=61)
+
+    refused(
+        world,
+        path,
+        capsys,
+        {
+            "lineage": (verdict(lineage="inconclusive"), "said inconclusive"),
+            "p": (verdict(total_p=0.01), "total p 0.05 here, 0.01 stated"),
+            "map": (other_map, "is said to match as it does not"),
+            "references": (weaker_references, "contradict the signed ones"),
+            "counts": (more, "more probes count than there are"),
+            "match": (flip, "made:suspect:"),
+        },
+    )
+
+
+def test_a_stranger_with_fewer_labels(
+    made: Made, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = judged(made, made.suspect("stranger").labelled([0, 1, 2]), sequential=True)
+    path = packed(world, tmp_path / "e.zip", found)
+    honest(path, capsys, "inconclusive; p =")
+    refused(
+        world,
+        path,
+        capsys,
+        {
+            "accused": (verdict(lineage="derived"), "said derived"),
+            "let go": (verdict(lineage="unrelated"), "said unrelated"),
+        },
+    )
+
+
+# --- integrity -------------------------------------------------------------------------------------------------------
+
+
+def figure(**changes: Any) -> Change:  # noqa: ANN401
+    """Change figures of the integrity evidence."""
+    return lambda row: row["verdict"]["integrity_evidence"].update(changes)
+
+
+@pytest.mark.parametrize("label_only", [False, True])
+def test_an_intact_copy(
+    made: Made, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], label_only: bool
+) -> None:
+    found = judged(made, copy_of(made), allow=PRUNED, label_only=label_only)
+    path = packed(world, tmp_path / "e.zip", found, allow=PRUNED, reveal=[1, 121, 133])
+    honest(path, capsys, "integrity intact; p =", "derived; p = 0.05 recomputed")
+    changes: dict[str, tuple[Change, str]] = {
+        "integrity": (verdict(integrity="altered"), "its integrity is intact, stated as altered"),
+        "p": (figure(p_declared=0.5), "p_declared of its integrity"),
+        "differing": (figure(differing=0), "differing of its integrity"),
+        "nearest": (figure(nearest="quantize:fp16"), "the nearest copy is not quantize:fp16"),
+        "allowed": (figure(allowed=["prune:magnitude:0.9"]), "judged by other limits"),
+        "lineage": (verdict(lineage="inconclusive"), "said inconclusive"),
+        "evidence": (verdict(integrity_evidence=None), "nothing shows that its integrity is intact"),
+    }
+    if not label_only:
+        changes["margins"] = (
+            lambda row: row["workings"]["integrity"]["margins"].__setitem__(0, -3.0),
+            "a log margin contradicts the answer",
+        )
+    refused(world, path, capsys, changes)
+
+
+def test_an_altered_copy(made: Made, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = packed(world, tmp_path / "e.zip", judged(made, made.suspect("noise:0.5"), allow=PRUNED), allow=PRUNED)
+    honest(path, capsys, "integrity altered; p =")
+    changes: dict[str, tuple[Change, str]] = {
+        "integrity": (verdict(integrity="intact"), "its integrity is altered, stated as intact"),
+        "detected": (figure(detected={"tampered": [0, 2]}), "detected of its integrity"),
+    }
+    refused(world, path, capsys, changes)
+    content = read_pack(path)
+    (name,) = (name for name in content if name.startswith("copies/"))
+    changed = json.loads(content[name])
+    changed["labels"][3][0] = (changed["labels"][3][0] + 1) % 4
+    for rest in ({name: json.dumps(changed).encode()}, {}):
+        other = {n: d for n, d in content.items() if n != name} | rest
+        code, out = checked(rewritten(world, tmp_path / "f.zip", other), capsys)
+        assert code == (4 if rest else 0), out
+        assert ("is not the file of that digest" if rest else "its integrity is as stated") in out
+
+
+def test_no_integrity_probe_was_asked(made: Made) -> None:
+    """Step by step, lineage may be clear before: integrity is unknown then, and nothing fails."""
+    for _ in range(8):  # the order is drawn anew each time
+        _, result = judged(made, copy_of(made), sequential=True, budget=4)
+        assert result.verdict is not None, result.reason
+
+
+def test_a_copies_file_is_what_the_trials_answered(made: Made, world: World, tmp_path: Path) -> None:
+    record, result = judged(made, copy_of(made), allow=PRUNED)
+    content = read_pack(packed(world, tmp_path / "e.zip", (record, result), allow=PRUNED))
+    (document,) = (json.loads(data) for name, data in content.items() if name.startswith("copies/"))
+    payload, rows = record.payload, np.nonzero(record.payload.family == 2)[0]
+    assert document["probes"] == rows.tolist()
+    assert payload.trial_labels is not None and payload.trial_margins is not None
+    assert document["labels"] == [payload.targets[rows].tolist(), *payload.trial_labels[:, rows].tolist()]
+    margins = np.frombuffer(base64.b64decode(document["margins"]), "<f4").reshape(-1, len(rows))
+    assert (margins[1:] == payload.trial_margins[:, rows]).all()
+    text = b"".join(content.values())
+    assert not any(
+        payload.probes[i].tobytes() in text or payload.salts[i].tobytes().hex().encode() in text for i in rows
+    )
+
+
+@pytest.mark.parametrize(
+    ("chain", "limits"),
+    [
+        ("prune:magnitude:0.3+quantize:int8", ("quantize:int8", "prune:magnitude:0.5")),
+        ("prune:magnitude:0.6", ("prune:magnitude:0.5",)),
+        ("prune:nm:3:4", ("prune:nm:2:4",)),
+        ("prune:nm:1:4", ("prune:nm:2:4",)),
+        ("prune:block:4x1:0.2", ("prune:block:4x1:0.5",)),
+        ("prune:pattern:8", ("prune:pattern:4",)),
+        ("quantize:bf16", ("quantize:int8",)),
+        ("quantize:int8", ("quantize:bf16",)),
+        ("quantize:static:int8", ("quantize:dynamic:int8",)),
+        ("quantize:dynamic:int8", ("quantize:static:int8",)),
+        ("quantize:int8:tensor", ("quantize:int8",)),
+        ("quantize:qat:int8", ("quantize:int4",)),
+        ("compile:litert+quantize:fp16", ()),
+        ("circulant:4+finetune:all", ("finetune:all",)),
+        ("distil:soft:cnn", ()),
+        ("fault:flip:1", ("quantize:int2",)),
+        ("prune:magnitude:x", ("prune:magnitude:0.5",)),
+    ],
+)
+def test_the_grammar_is_the_tools(chain: str, limits: tuple[str, ...]) -> None:
+    from fingerprint.decision import allow, integrity
+
+    assert compression.within(chain, limits) == allow.within(chain, limits)
+    assert compression.compresses(chain) == allow.is_compression(chain)
+    assert compression.kind_of(chain) == allow.kind_of(chain)
+    assert compression.scheme(chain) == integrity._scheme(chain)
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+MESSAGE = b"an envelope"
+
+
+def test_a_timestamp() -> None:
+    """Ours and the library of the tool agree on a token that holds."""
+    maker = Maker()
+    response = maker.answer(MESSAGE)
+    time, authority = timestamps.check(response, MESSAGE, [maker.root])
+    assert (time, authority) == (NOW, "CN=authority")
+    assert tool_timestamps.verify(MESSAGE, response, [maker.root]).time == NOW
+    precise = Maker(time="20261128120000.25Z")
+    assert timestamps.check(precise.answer(MESSAGE), MESSAGE, [precise.root])[0] == NOW + timedelta(milliseconds=250)
+    for place in range(0, len(response), 3):
+        changed = response[:place] + bytes([response[place] ^ 1]) + response[place + 1 :]
+        try:
+            assert timestamps.check(changed, MESSAGE, [maker.root])[0] == NOW  # bytes that nobody signs
+        except Exception as error:
+            assert not isinstance(error, AssertionError), place
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"purpose": [ExtendedKeyUsageOID.CODE_SIGNING]}, "not for timestamps alone"),
+        (
+            {"purpose": [ExtendedKeyUsageOID.TIME_STAMPING, ExtendedKeyUsageOID.CODE_SIGNING]},
+            "not for timestamps alone",
+        ),
+        ({"critical": False}, "not for timestamps alone"),
+        ({"signs": False}, "leads to no authority"),
+        ({"until": NOW - timedelta(hours=1)}, "was not valid at its time"),
+        ({"time": "20270501120000Z"}, "was not valid at its time"),
+        ({"time": "2026112812000Z"}, "malformed"),
+        ({"time": "20261128120000+0100"}, "malformed"),
+        ({"status": 2}, "did not grant"),
+        ({"version": 2}, "over other bytes"),
+        ({"digest": lambda content: b"\0" * 32}, "are not of this timestamp"),
+        ({"named": b"\0" * 32}, "names another certificate"),
+        ({"signed_by": ec.generate_private_key(ec.SECP256R1())}, "signature of the timestamp does not hold"),
+    ],
+)
+def test_timestamps_that_do_not_hold(wrong: dict[str, Any], said: str) -> None:
+    maker = Maker(**wrong)
+    with pytest.raises(Wrong, match=said):
+        timestamps.check(maker.answer(MESSAGE), MESSAGE, [maker.root])
+
+
+def test_a_timestamp_of_somebody_else() -> None:
+    maker = Maker()
+    response = maker.answer(MESSAGE)
+    for message, authorities in ((MESSAGE + b" ", [maker.root]), (MESSAGE, [Maker().root]), (MESSAGE, [])):
+        with pytest.raises(Wrong):
+            timestamps.check(response, message, authorities)
+        with pytest.raises(Tampered):
+            tool_timestamps.verify(message, response, authorities)
+
+
+def test_timestamps_in_a_pack(made: Made, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    maker = Maker()
+    (world.home.ensure(world.home.authorities) / "root.pem").write_bytes(maker.root_pem())
+    path = packed(world, tmp_path / "e.zip", judged(made, copy_of(made)), stamp=maker.answer)
+    out = honest(path, capsys, "existed at 2026-11-28T12:00:00Z, says CN=authority")
+    assert out.count("existed at") == 2 and "authorities from the pack itself" in out
+    (tmp_path / "ca.pem").write_bytes(maker.root_pem())
+    code, out = checked(path, capsys, "--ca", str(tmp_path / "ca.pem"))
+    assert code == 0 and "authorities from the pack" not in out
+    (tmp_path / "other.pem").write_bytes(Maker().root_pem())
+    code, out = checked(path, capsys, "--ca", str(tmp_path / "other.pem"))
+    assert code == 4 and out.count("leads to no authority") == 2
+    content = read_pack(path)
+    first, second = sorted(name for name in content if name.startswith("timestamps/"))
+    forgeries = {
+        "an earlier time": content[first].replace(b"20261128120000Z", b"20251128120000Z"),
+        "another authority": Maker().answer(content[f"envelopes/{first[11:75]}.json"]),
+        "another envelope": content[second],
+        "cut": content[first][:-1],
+    }
+    for name, response in forgeries.items():
+        assert response != content[first]
+        code, out = checked(rewritten(world, tmp_path / "f.zip", {**content, first: response}), capsys)
+        assert (code, out.count("WRONG   ")) == (4, 1), (name, out)
+
+
+# --- the pack as a whole ---------------------------------------------------------------------------------------------
+
+
+def test_a_zip_runs_by_itself_and_a_folder_stays_as_it_is(made: Made, world: World, tmp_path: Path) -> None:
+    path = packed(world, tmp_path / "e.zip", judged(made, copy_of(made), sequential=True))
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path / "folder")
+    script = str(tmp_path / "folder" / "check_evidence.py")
+    for words in ([str(path)], [script], [script], [script, str(path)], ["-I", script]):  # twice: nothing is left there
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+        assert "All that could be recomputed agrees." in done.stdout
+    (tmp_path / "folder" / "run.json").write_bytes(b"{}")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 4 and "WRONG" in done.stdout
+
+
+def test_rows_of_earlier_releases(made: Made, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They lack what is kept now: that is said, and what they do hold is checked as ever."""
+    suspects = {"sequential": copy_of(made), "other label space": copy_of(made).labelled([0, 1, 2])}
+    for name, suspect in suspects.items():
+        path = packed(world, tmp_path / "e.zip", judged(made, suspect, sequential=name == "sequential"))
+        code, out = checked(resigned(world, path, tmp_path / "old.zip", lambda row: row.pop("workings")), capsys)
+        assert (code, UNKEPT in out) == (0, True), out
+    path = packed(world, tmp_path / "e.zip", judged(made, copy_of(made), allow=PRUNED), allow=PRUNED)
+    old = resigned(world, path, tmp_path / "old.zip", lambda row: row.pop("workings"))
+    code, out = checked(old, capsys)
+    assert code == 0 and "did not keep what it takes to recompute its integrity" in out
+    refused(world, old, capsys, {"p": (verdict(total_p=0.01), "total p")})
