@@ -26,7 +26,8 @@ _opened: list[Opened] = []
 
 def start(arguments: Sequence[str]) -> None:
     """Guess from raw arguments what a `verify` will need: start the workers, open the first suspect, and ask it."""
-    if arguments[:1] != ["verify"] or {"--help", "-h"} & set(arguments):
+    names = {argument.partition("=")[0] for argument in arguments}
+    if arguments[:1] != ["verify"] or {"--help", "-h", "--device"} & names:
         return
     gc.disable()  # what is imported from here on stays; collecting in between only costs time
     sys.setswitchinterval(_HASTY_S)

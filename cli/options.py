@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -217,6 +218,16 @@ Ancestors: TypeAlias = Annotated[
 Threads: TypeAlias = Annotated[
     int, typer.Option("--threads", metavar="N", min=0, help="Threads of each suspect's runtime; 0 = all cores.")
 ]
+Device: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="cpu, cuda, cuda:N, mps, or auto: what there is. Default: cpu.",
+        show_default=False,
+        autocompletion=lambda incomplete: [d for d in ("cpu", "auto", "cuda", "mps") if d.startswith(incomplete)],
+    ),
+]
 OwnerThreads: TypeAlias = Annotated[
     int,
     typer.Option(
@@ -230,6 +241,20 @@ ShowProbes: TypeAlias = Annotated[
     ),
 ]
 Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Explain every verdict in a paragraph.")]
+
+
+def compute_on(device: str | None) -> None:
+    """Let this process, and those that it starts, compute on the device that was asked for (`--device`).
+
+    Raises:
+        UsageError: no such name, or a GPU that this machine does not have.
+    """
+    if device is not None:
+        from fingerprint.runtimes.devices import VARIABLE, wanted
+
+        wanted(device)
+        os.environ[VARIABLE] = device
+
 
 # -- suspects that are no file (docs/black-box.md) -------------------------------------------------------------------
 

@@ -80,6 +80,7 @@ def audit(
     key: flags.TrustedKeys = None,
     no_cache: flags.NoCache = False,
     threads: flags.Threads = 0,
+    device: flags.Device = None,
     verbose: flags.Verbose = False,
     show_probes: flags.ShowProbes = False,
     *,
@@ -116,6 +117,7 @@ def audit(
         show_probes=show_probes,
     )
     wanted(request.targets, show_probes=show_probes)
+    flags.compute_on(device)
     options = VerifyOptions(
         alpha=alpha,
         calibration=calibration.value,

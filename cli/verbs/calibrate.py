@@ -62,6 +62,7 @@ def calibrate(
     passphrase_file: flags.PassphraseFile = None,
     factory: flags.Factory = None,
     allow_code: flags.AllowCode = False,
+    device: flags.Device = None,
     *,
     common: flags.Common,
 ) -> None:
@@ -89,6 +90,7 @@ def calibrate(
     from store.keys import trusted_keys
 
     wanted = common.targets()
+    flags.compute_on(device)
     if (unrelated or related) and from_run is None:
         raise UsageError("--unrelated and --related judge the suspects of --from-run RUN")
     home = Home.default()

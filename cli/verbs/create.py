@@ -95,6 +95,7 @@ def create(
     factory: flags.Factory = None,
     allow_code: flags.AllowCode = False,
     threads: flags.OwnerThreads = 0,
+    device: flags.Device = None,
     replace: Annotated[bool, typer.Option("--replace", help="Make this the next version of a name in use.")] = False,
     *,
     common: flags.Common,
@@ -119,6 +120,7 @@ def create(
     from store.home import Home
 
     wanted = common.targets()
+    flags.compute_on(device)
     home = Home.default()
     if not model.is_file():
         raise UsageError(f"no such model file: {model}")

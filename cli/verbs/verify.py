@@ -68,6 +68,7 @@ def verify(
     key: flags.TrustedKeys = None,
     no_cache: flags.NoCache = False,
     threads: flags.Threads = 0,
+    device: flags.Device = None,
     verbose: flags.Verbose = False,
     show_probes: flags.ShowProbes = False,
     *,
@@ -94,6 +95,7 @@ def verify(
     from cli.ahead import ask_selected
     from fingerprint.remote.places import is_file, is_url
 
+    flags.compute_on(device)
     places: list[Path | str] = [Path(text) if is_file(text) else text for text in suspects or ()]
     urls = [place for place in places if isinstance(place, str) and is_url(place)]
     with early.take(threads) as pool:

@@ -16,15 +16,31 @@ from cli_tool import COMMAND, Tool  # type: ignore[import-not-found]
 from cli import early, storing
 from cli.access import PASSPHRASE, read_passphrase
 from cli.group import explain
+from cli.options import compute_on
 from cli.output import Reports, Sink, emit, targets
 from cli.terminal import Terminal
 from fingerprint.errors import DatabaseBusy, KeyFileError, StoreError, Tampered, UsageError
 from fingerprint.report.interface import Summary
+from fingerprint.runtimes import devices
 
 
 class _Tty(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+def test_a_chosen_device_reaches_all_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--device` wins over the variable, and children inherit it; what can't be is said before anything is asked."""
+    monkeypatch.setattr(devices, "gpus", lambda: ("cuda",))
+    monkeypatch.setenv(devices.VARIABLE, "cpu")
+    compute_on(None)
+    assert devices.wanted() == "cpu"
+    compute_on("cuda:1")
+    assert devices.wanted() == os.environ[devices.VARIABLE] == "cuda:1"
+    with pytest.raises(UsageError, match="mps was asked for"):
+        compute_on("mps")
+    early.start(["verify", "model.onnx", "--device=cuda"])
+    assert not early._started, "workers that were started early would compute elsewhere"
 
 
 def test_terminal_without_a_terminal_prints_notes_only() -> None:

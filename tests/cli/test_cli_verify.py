@@ -35,6 +35,13 @@ def test_derived(owner: Tool) -> None:
     assert done.code == 1
 
 
+def test_the_device_that_is_asked_for(owner: Tool) -> None:
+    done = owner("verify", "derived.onnx", "--device", "cpu", "-f", "json")
+    assert rows(done.json)[0]["verdict"]["lineage"] == "derived"
+    done = owner("verify", "derived.onnx", "--device", "gpu")
+    assert done.code == 2 and "no device is named 'gpu'" in done.err and "cuda:N" in done.err
+
+
 def test_unrelated(owner: Tool) -> None:
     done = owner("verify", "strangers/net-0.onnx", "--against", "owner", "-f", "json")
     assert rows(done.json)[0]["verdict"]["lineage"] == "unrelated"
