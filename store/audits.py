@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from fingerprint.errors import Tampered
 from store import runs, takeovers
@@ -35,8 +36,7 @@ class Remembered:
     count: int
 
 
-@dataclass(frozen=True)
-class StoredResult:
+class StoredResult(NamedTuple):
     """One stored result. text: the row's JSON, as the database has it. The three last fields are of its verdict."""
 
     suspect_sha256: str | None

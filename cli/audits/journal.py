@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
@@ -19,7 +20,7 @@ from store.takeovers import TakenRows
 if TYPE_CHECKING:
     from fingerprint.api.auditing import Examined
     from fingerprint.api.recalled import RecalledResult
-    from fingerprint.api.results import Result
+    from fingerprint.api.results import FingerprintRef, Result, Suspect
     from store.audits import Recalled, StoredResult
 
 LAST = "last"  # --since last
@@ -98,7 +99,7 @@ class Journal(Records):
                 made.append(None)
                 continue
             own = found.rows.run_id == self._run
-            results = tuple(recalled(one, own=own) for one in found.results)
+            results = tuple(recalled(found.results, own=own))
             self._recalled[id(results)] = found.rows
             made.append(results)
         return made
@@ -181,19 +182,33 @@ class Journal(Records):
                 path.unlink()
 
 
-def recalled(found: StoredResult, *, own: bool) -> RecalledResult:
-    """A result of a file that was not read. own: of this very run, which was killed and goes on."""
+def recalled(found: Iterable[StoredResult], *, own: bool) -> Iterator[RecalledResult]:
+    """The results of a file that was not read. own: of this very run, which was killed and goes on."""
     from fingerprint.api.recalled import RecalledResult, as_cached
-    from fingerprint.api.results import FingerprintRef, Suspect
 
-    return RecalledResult(
-        found.text if own else as_cached(found.text),
-        Suspect(found.suspect_path, found.suspect_sha256, found.format, found.runtime),
-        FingerprintRef(found.fingerprint_id, found.fingerprint_name),
-        found.status,  # type: ignore[arg-type]
-        found.settings_sha256,
-        (found.lineage, found.integrity, found.total_p),
-    )
+    for one in found:
+        yield RecalledResult(
+            one.text if own else as_cached(one.text),
+            _suspect(one.suspect_path, one.suspect_sha256, one.format, one.runtime),
+            _reference(one.fingerprint_id, one.fingerprint_name),
+            one.status,  # type: ignore[arg-type]
+            one.settings_sha256,
+            (one.lineage, one.integrity, one.total_p),
+        )
+
+
+@lru_cache(maxsize=1)  # the results of a file come together
+def _suspect(path: str, sha256: str | None, format: str | None, runtime: str | None) -> Suspect:
+    from fingerprint.api.results import Suspect
+
+    return Suspect(path, sha256, format, runtime)
+
+
+@lru_cache(maxsize=256)
+def _reference(identity: str | None, name: str) -> FingerprintRef:
+    from fingerprint.api.results import FingerprintRef
+
+    return FingerprintRef(identity, name)
 
 
 class Taken:

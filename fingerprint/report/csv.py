@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from fingerprint.report.flat import COLUMNS, Value, flat
+from fingerprint.report.flat import COLUMNS, Type, columns_of, number_of
 from fingerprint.report.interface import Report, Row, Summary
 from fingerprint.report.text import printable
 
@@ -36,19 +36,31 @@ class CsvReport(Report):
             out = StringIO()
             csv.writer(out).writerows(lines)
             yield out.getvalue()
-            lines = [[_cell(value) for value in flat(row)] for row in islice(coming, PIECE)]
-
-
-def _cell(value: Value) -> str:
-    """Text of strangers must not become a formula: such a cell gets an apostrophe in front (OWASP, CSV injection)."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return _text(value) if isinstance(value, str) else repr(value)
+            lines = [
+                ["" if value is None else cell(value) for cell, value in zip(_CELLS, columns_of(row), strict=True)]
+                for row in islice(coming, PIECE)
+            ]
 
 
 @lru_cache(maxsize=4096)  # the same few words stand in most rows
-def _text(value: str) -> str:
-    text = printable(value)
+def _text(value: object) -> str:
+    """Text of strangers must not become a formula: such a cell gets an apostrophe in front (OWASP, CSV injection)."""
+    text = printable(str(value))
     return f"'{text}" if text.lstrip().startswith(FORMULA) else text
+
+
+def _number(value: object) -> str:
+    number = number_of(value)
+    return "" if number is None else repr(number)
+
+
+def _integer(value: Any) -> str:  # noqa: ANN401  (whatever a stored row holds)
+    return repr(int(value))
+
+
+def _truth(value: object) -> str:
+    return "true" if value else "false"
+
+
+_CELL: dict[Type, Callable[[Any], str]] = {"text": _text, "number": _number, "integer": _integer, "truth": _truth}
+_CELLS = tuple(_CELL[type_] for type_ in COLUMNS.values())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from fingerprint.report.interface import Row
@@ -41,32 +43,45 @@ COLUMNS: dict[str, Type] = {
     "suppressed_reason": "text",
     "suppressed_expires": "text",
 }
-_TYPES = tuple(COLUMNS.values())
 
 
 def flat(row: Row) -> list[Value]:
     """One row: a value per column, None where the row has none. Numbers that are not finite are None, as in JSON."""
+    return [None if value is None else clean(value) for clean, value in zip(_CLEAN, columns_of(row), strict=True)]
+
+
+def columns_of(row: Row) -> tuple[Any, ...]:
+    """One row: what stands in each column, of whatever type a stored row holds."""
     suspect, fingerprint, verdict = row["suspect"], row["fingerprint"], row["verdict"] or {}
     calibration, suppressed = verdict.get("calibration") or {}, row.get("suppressed") or {}
     families = verdict.get("families")
-    found = (
+    return (
         suspect["path"], suspect["sha256"], suspect["format"], suspect["runtime"],
         fingerprint["id"], fingerprint["name"],
         row["status"], row["reason"] or verdict.get("reason") or "", row["cached"],
         *map(verdict.get, _VERDICT),
         *map(calibration.get, _CALIBRATION),
-        dumps([dict(sorted(family.items())) for family in families]) if families else None,
+        _families(families) if families else None,
         suppressed.get("reason"), suppressed.get("expires"),
     )  # fmt: skip
-    return [None if value is None else _clean(type_, value) for type_, value in zip(_TYPES, found, strict=True)]
 
 
-def _clean(type_: Type, value: Any) -> Value:  # noqa: ANN401  (whatever a stored row holds)
-    if type_ == "text":
-        return str(value)
-    if type_ == "number":
-        number = float(value)
-        return number if abs(number) < float("inf") else None
-    if type_ == "integer":
-        return int(value)
-    return bool(value)
+_encode = json.JSONEncoder(sort_keys=True, allow_nan=False).encode
+
+
+def _families(families: Sequence[Mapping[str, object]]) -> str:
+    try:
+        return _encode(families)
+    except ValueError:  # a number that is not finite
+        return dumps([dict(sorted(family.items())) for family in families])
+
+
+def number_of(value: Any) -> float | None:  # noqa: ANN401  (whatever a stored row holds)
+    """A finite number, else None."""
+    number = float(value)
+    return number if -_INFINITE < number < _INFINITE else None
+
+
+_INFINITE = float("inf")
+_CLEANED: dict[Type, Callable[[Any], Value]] = {"text": str, "number": number_of, "integer": int, "truth": bool}
+_CLEAN = tuple(_CLEANED[type_] for type_ in COLUMNS.values())

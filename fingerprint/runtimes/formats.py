@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from pathlib import Path
 from typing import BinaryIO
 
 from fingerprint.errors import UnreadableModel
@@ -139,7 +138,7 @@ def describe(head: bytes) -> str:
 @contextmanager
 def _opened(source: str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
     if isinstance(source, str | os.PathLike):
-        with Path(source).open("rb") as file:
+        with open(source, "rb") as file:  # noqa: PTH123  (called for every file of a registry)
             yield file
     else:
         yield source
@@ -173,7 +172,7 @@ def _by_structure(file: BinaryIO, head: bytes, size: int, limits: Limits) -> For
             return Format.DAMAGED_ZIP
     if binaries.is_mnn(file, size):
         return Format.MNN
-    fields = protobuf.top_level(file, size)
+    fields = protobuf.top_level(file, size, head)
     if fields is None:
         return None
     if protobuf.is_onnx(fields):

@@ -25,16 +25,18 @@ class TopLevel:
     cut: bool
 
 
-def top_level(file: BinaryIO, size: int) -> TopLevel | None:
-    """The top-level fields of a file, or None where it is no protobuf message.
+def top_level(file: BinaryIO, size: int, head: bytes = b"") -> TopLevel | None:
+    """The top-level fields of a file, or None where it is no protobuf message. `head`: its first bytes, where known.
 
     Only numbers and lengths are read, so that no hostile file can cost more than its field count.
     """
     fields: list[tuple[int, int]] = []
     first = at = 0
     while at < size and len(fields) < _MOST:
-        file.seek(at)
-        chunk = file.read(20)  # a key and a length have at most 10 bytes each
+        chunk = head[at : at + 20]  # a key and a length have at most 10 bytes each
+        if len(chunk) < 20:
+            file.seek(at)
+            chunk = file.read(20)
         key, used = _varint(chunk, 0)
         number, wire = key >> 3, key & 7
         if used == 0 or number == 0 or wire not in (_VARINT, _FIXED64, _BYTES, _FIXED32):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fingerprint.api.audit import correct
-from fingerprint.api.recalled import RecalledResult, as_cached
+from fingerprint.api.recalled import RecalledResult, as_cached, row_of_text
 from fingerprint.api.results import FingerprintRef, Result, Suspect
 
 VERDICT = {"lineage": "derived", "integrity": "altered", "total_p": 0.02, "reason": "", "error": 0.05}
@@ -45,6 +45,26 @@ def test_answers_are_kept_and_stand_in_no_row() -> None:
     found = recalled(result(), answers=answers)
     assert found.answers == answers
     assert found.to_dict() == result().to_dict()
+
+
+KEPT = [{}, {"answers": {"labels": [1, -1], "probes": [0, 3]}}, {"answers": {}}, {"answers": {"a": {"b": 1}}}]
+TRAPS = [
+    {},
+    {"answers": {"l": [1]}, "cached": False},
+    {"workings": {"a": {}}},
+    {"a": ',"workings":{', "b": '},"cached":'},
+]
+
+
+@pytest.mark.parametrize(
+    "kept", [*KEPT, {"workings": {"steps": {"a": 1}}}, {"workings": {"a": 1, "workings": {"b": 2}}}]
+)
+@pytest.mark.parametrize("trap", TRAPS)
+def test_what_is_kept_is_left_out_whatever_else_a_row_holds(kept: dict[str, object], trap: dict[str, object]) -> None:
+    row = result().to_dict() | {"adaptation": trap, "verdict": VERDICT | {"cached_": trap}}
+    assert row_of_text(compact(row | kept)) == row
+    row = row | {"verdict": None}
+    assert row_of_text(compact(row | {**KEPT[1], **kept})) == row
 
 
 def test_it_is_corrected_like_any_other() -> None:

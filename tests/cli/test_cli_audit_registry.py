@@ -7,8 +7,11 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
+import sys
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +99,34 @@ def pristine(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     if "copied" in request.fixturenames:
         owner: Tool = request.getfixturevalue("owner")
         shutil.copytree(owner.home, tmp_path / "pristine")
+
+
+def test_an_unchanged_registry_is_taken_over_and_not_copied(copied: Tool, registry: Path, tmp_path: Path) -> None:
+    """Nothing of it is stored again, every report says the same, and all of it is still checked by a third party."""
+    places = [registry / f"m{letter}.onnx" for letter in "abcd"]
+    copied("audit", *places[:3])
+    first = copied("audit", *places, "-f", "json").json  # one of its own, three taken over
+    size = rows_stored(copied)
+    again = copied("audit", *places, "-f", "json").json
+    assert rows_stored(copied) == size and {row["cached"] for row in again["results"]} == {True}
+    assert [{**row, "cached": False} for row in again["results"]] == [
+        {**row, "cached": False} for row in first["results"]
+    ]
+    assert copied("report", again["run"], "-f", "json").json["results"] == again["results"]
+    nothing = copied("audit", *places, "-f", "json", "--since", "last").json
+    assert nothing["results"] == []
+    assert copied("store", "check").code == 0
+    copied("report", again["run"], "--bundle", tmp_path / "e.zip")
+    with zipfile.ZipFile(tmp_path / "e.zip") as archive:
+        archive.extractall(tmp_path / "pack")
+    command = [sys.executable, "-I", str(tmp_path / "pack" / "check_evidence.py"), str(tmp_path / "pack")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "4 are rows of earlier runs" in done.stdout, done.stdout + done.stderr
+
+
+def rows_stored(tool: Tool) -> int:
+    with closing(sqlite3.connect(tool.home / "fingerprint.db")) as database:
+        return int(database.execute("SELECT count(*) FROM results").fetchone()[0])
 
 
 def test_since_leaves_out_what_has_not_changed(copied: Tool, registry: Path, models: Path, tmp_path: Path) -> None:
