@@ -9,7 +9,6 @@ from fingerprint.api.results import FingerprintRef, Result, Status, Suspect
 
 ROW = ("suspect", "fingerprint", "status", "reason", "cached", "adaptation", "verdict")
 _ANSWERS, _AFTER, _WORKINGS = ',"answers":{', '},"cached":', ',"workings":{'
-_ANSWERS, _AFTER, _WORKINGS = ',"answers":{', '},"cached":', ',"workings":{'
 _FRESH, _CACHED = '"cached":false', '"cached":true'
 
 
@@ -98,9 +97,6 @@ class RecalledResult(Result):
 def row_of_text(text: str) -> dict[str, object]:
     """The row of the JSON contract that a stored text holds, in the order of `Result.to_dict`; without what is kept."""
     try:
-        row = json.loads(_without_kept(text))
-    except ValueError:  # what looked like their beginning or end was something else
-        try:
         row = json.loads(_without_kept(text))
     except ValueError:  # what looked like their beginning or end was something else
         row = json.loads(text)
