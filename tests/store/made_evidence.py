@@ -167,15 +167,15 @@ class Made:
         share = float(re.findall(r"[\d.]+", how)[0]) if how.startswith("prune") else 0.0
         return self.own + 2.0 * share**2 * self.way + (0.005 + 0.03 * share) * noise
 
-    def suspect(self, how: str) -> Lookup:
-        """A suspect: a copy made so; or `stranger`."""
+    def suspect(self, how: str, differing: Sequence[int] = (3, 70)) -> Lookup:
+        """A suspect: a copy made so, which answers these lineage probes otherwise; or `stranger`, which matches none."""
         payload = self.record.payload
         if how == "stranger":
-            return Lookup(self, outputs_of(self.rng.integers(0, CLASSES, COUNT), self.rng))
+            return Lookup(self, outputs_of((payload.targets + 1) % CLASSES, self.rng))
         found = with_margins(payload.targets, self.margins(how))
         lineage = np.nonzero(payload.family < 2)[0]
         found[lineage] = outputs_of(payload.targets[lineage], self.rng)
-        for i in (3, 70):  # a copy is no twin
+        for i in differing:
             found[i] = outputs_of((payload.targets[i : i + 1] + 1) % CLASSES, self.rng)[0]
         assert (np.sign(log_margins(found, payload.targets)[lineage]) > 0).mean() > 0.9
         return Lookup(self, found)
