@@ -168,7 +168,7 @@ class Made:
         return self.own + 2.0 * share**2 * self.way + (0.005 + 0.03 * share) * noise
 
     def suspect(self, how: str, differing: Sequence[int] = (3, 70)) -> Lookup:
-        """A suspect: a copy made so, which answers these lineage probes otherwise; or `stranger`, which matches none."""
+        """A suspect: a copy made so, which answers these lineage probes otherwise; or a `stranger`, with no match."""
         payload = self.record.payload
         if how == "stranger":
             return Lookup(self, outputs_of((payload.targets + 1) % CLASSES, self.rng))

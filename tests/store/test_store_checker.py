@@ -128,7 +128,7 @@ def test_step_by_step(made: Made, world: World, tmp_path: Path, capsys: pytest.C
             "between": (verdict(p_value=1e-4), "which no test gives"),
             "evidence": (lambda row: row["verdict"]["evidence"][-1].__setitem__(1, 4.0), "stated as 4.0000"),
             "shorter": (lambda row: row["verdict"]["evidence"].pop(), "evidence after"),
-            "match": (flip, "are not those that are listed"),
+            "match": (flip, "match"),
             "match and count": (flip_and_count, "made:suspect:"),
             "split": (
                 lambda row: row["workings"]["steps"]["splits"].update(characteristic=0.9),
