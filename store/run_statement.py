@@ -75,7 +75,11 @@ class TakenOver(Frozen):
 
 
 class SignedResult(Frozen):
-    """One result. `row` is what was printed (DESIGN section 9), before any correction over the run."""
+    """One result.
+
+    `row` is what was printed (DESIGN section 9), before any correction over the run; with `answers`, the label that was
+    given to each probe, and `workings`, what the verdict was computed from (docs/evidence.md), where there are any.
+    """
 
     suspect_sha256: str | None
     suspect_path: str

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from store_helpers import World
 from fingerprint.errors import HostFailed, HostTimedOut, KeyFileError, RevokedSigner, Tampered, UsageError
 from store import revocation, timestamps
 from store.algorithms import generate_key
+from store.checker import timestamps as checker_timestamps
+from store.checker.reading import Wrong
 from store.keys import Signer, public_pem, trusted_keys
 
 pytest.importorskip("rfc3161_client")
@@ -97,7 +100,8 @@ def test_a_timestamp(authority: Authority, tmp_path: Path) -> None:
     stamp = timestamps.verify(ENVELOPE, response, authority.roots)  # type: ignore[arg-type]
     assert abs(stamp.time - datetime.now(UTC)) < timedelta(minutes=5)
     assert stamp.authority == "CN=tsa"
-    (tmp_path / "data").write_bytes(ENVELOPE)  # the second implementation: OpenSSL agrees
+    assert checker_timestamps.check(response, ENVELOPE, authority.roots) == (stamp.time, stamp.authority)
+    (tmp_path / "data").write_bytes(ENVELOPE)  # the third implementation: OpenSSL agrees
     (tmp_path / "r").write_bytes(response)
     authority.openssl("ts", "-verify", "-data", tmp_path / "data", "-in", tmp_path / "r", "-CAfile", "ca.pem")
 
@@ -128,6 +132,8 @@ def test_what_does_not_hold(authority: Authority, impostor: Authority) -> None:
     for envelope, answer, roots in cases:
         with pytest.raises(Tampered):
             timestamps.verify(envelope, answer, roots)  # type: ignore[arg-type]
+        with pytest.raises(Wrong):
+            checker_timestamps.check(answer, envelope, roots)
 
 
 def test_changed_responses(authority: Authority) -> None:
@@ -139,6 +145,8 @@ def test_changed_responses(authority: Authority) -> None:
     for _ in range(300):
         place = choose.randrange(len(response))
         changed = response[:place] + bytes([response[place] ^ 1 << choose.randrange(8)]) + response[place + 1 :]
+        with suppress(Wrong, ValueError):  # the checker turns any error into a line
+            assert checker_timestamps.check(changed, ENVELOPE, authority.roots)[0] == stamp.time
         try:
             assert timestamps.verify(ENVELOPE, changed, authority.roots).time == stamp.time  # type: ignore[arg-type]
             accepted += 1
