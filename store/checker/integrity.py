@@ -37,6 +37,7 @@ class Copies:
         values = struct.unpack("<%df" % (count * len(self.hows)), packed)
         self.margins = [list(values[i : i + count]) for i in range(0, len(values), count)]
         self.count = count
+        self._among: dict[str, list[list[float]]] = {}
         self._between: dict[str, tuple[list[list[float]], list[dict[int, float]], list[tuple[object, ...]]]] = {}
 
     def answers(self, statistic):
@@ -69,16 +70,19 @@ class Copies:
 
     def among(self, statistic):
         """The same of each copy, with itself and those pruned to the same share left out: these are infinite."""
-        between, near, pruned = self.neighbours(statistic)
-        found = []
-        for i, row in enumerate(between):
-            ratios = []
-            for j, far in enumerate(row):
-                around = min((d for k, d in near[j].items() if pruned[k] != pruned[i]), default=math.inf)
-                twins = pruned[i] == pruned[j]
-                ratios.append(math.inf if twins else far / (EPSILON[statistic] + min(around, row[0])))
-            found.append(ratios)
-        return found
+        if statistic not in self._among:
+            between, near, pruned = self.neighbours(statistic)
+            nearest_first = [sorted((far, k) for k, far in around.items()) for around in near]
+            found = []
+            for i, row in enumerate(between):
+                ratios = []
+                for j, far in enumerate(row):
+                    around = next((d for d, k in nearest_first[j] if pruned[k] != pruned[i]), math.inf)
+                    twins = pruned[i] == pruned[j]
+                    ratios.append(math.inf if twins else far / (EPSILON[statistic] + min(around, row[0])))
+                found.append(ratios)
+            self._among[statistic] = found
+        return self._among[statistic]
 
 
 def distance(one, other, statistic):
