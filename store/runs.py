@@ -168,9 +168,16 @@ def count(connection: Connection, run_id: str) -> int:
 
 
 def stored(connection: Connection, run_id: str) -> Iterator[tuple[int, Stretch, sqlite3.Row]]:
-    """(position, where it lies, row) of every result of a run; the rows are not checked. Raises Tampered."""
+    """(position, where it lies, row) of every result of a run; the rows are not checked.
+
+    Raises:
+        Tampered: a row that is taken over is missing.
+    """
     for one in takeovers.stretches(connection, run_id):
-        for row in one.rows(connection, ", ".join(_COLUMNS)):
+        rows = one.rows(connection, ", ".join(_COLUMNS))
+        if one.count is not None and len(rows) != one.count:
+            raise takeovers.missing(one.source_run)
+        for row in rows:
             yield one.first + int(row["position"]) - one.source_first, one, row
 
 

@@ -136,11 +136,16 @@ def digests(connection: Connection, one: TakenRows) -> list[str]:
     """
     found = Stretch(0, one.run_id, one.first, one.count, one.count).rows(connection, "row_sha256")
     if len(found) != one.count:
-        raise Tampered(
-            f"results of the run {one.run_id} that a later one takes over are missing",
-            remedy="`fingerprint store check` names all that is wrong; `store rebuild` brings back what was signed.",
-        )
+        raise missing(one.run_id)
     return [str(row[0]) for row in found]
+
+
+def missing(run_id: str) -> Tampered:
+    """The error for a run that lacks rows which a later one takes over."""
+    return Tampered(
+        f"results of the run {run_id} that a later one takes over are missing",
+        remedy="`fingerprint store check` names all that is wrong; `store rebuild` brings back what was signed.",
+    )
 
 
 def count(connection: Connection, run_id: str) -> int:

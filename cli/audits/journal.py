@@ -49,7 +49,6 @@ class Journal(Records):
         """
         self._question = question
         self._files: list[tuple[str, str, int, int]] = []
-        self._recalled: dict[int, TakenRows] = {}  # where the results of recalled artifacts stand
         self._taken = Taken()
         if resume:
             for run in self._call(lambda: self._database.audits.unfinished(parameters, __version__)):
@@ -99,8 +98,8 @@ class Journal(Records):
                 made.append(None)
                 continue
             own = found.rows.run_id == self._run
-            results = tuple(recalled(found.results, own=own))
-            self._recalled[id(results)] = found.rows
+            results = RecalledResults(recalled(found.results, own=own))
+            results.rows = found.rows
             made.append(results)
         return made
 
@@ -125,7 +124,7 @@ class Journal(Records):
 
         What an earlier run found is not stored again, and is remembered where it stands.
         """
-        rows = self._recalled.pop(id(examined.results), None) if examined.recalled else None
+        rows = getattr(examined.results, "rows", None)
         if rows is not None:
             if rows.run_id == self._run or rows in self._taken:
                 return
@@ -180,6 +179,12 @@ class Journal(Records):
         if path is not None:
             with suppress(OSError):
                 path.unlink()
+
+
+class RecalledResults(tuple["RecalledResult", ...]):
+    """Results of a file that was not read. rows: where they stand."""
+
+    rows: TakenRows
 
 
 def recalled(found: Iterable[StoredResult], *, own: bool) -> Iterator[RecalledResult]:

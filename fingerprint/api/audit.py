@@ -116,6 +116,7 @@ class _Listing:
     def __iter__(self) -> Iterator[Artifact]:
         while chunk := list(islice(self._artifacts, _ASKED if self._recall else 1)):
             self.found += len(chunk)
+            self._known.clear()  # what nobody asked for is of another share
             self._look_up(chunk)
             yield from chunk
 
