@@ -6,7 +6,7 @@ import hashlib
 
 from cryptography import x509
 
-from . import runs, timestamps
+from . import correction, runs, timestamps
 from .proofs import png_pixels, root_of
 from .reading import Wrong, strict_json
 from .signatures import open_envelope
@@ -59,6 +59,7 @@ class Check:
         for reveal in self.reveals:
             self.attempt(self.proofs, reveal)
         self.attempt(self.every_verdict)
+        self.attempt(self.correction)
         for name in sorted(self.pack):
             if name.startswith("timestamps/"):
                 self.attempt(self.timestamp, name)
@@ -138,6 +139,24 @@ class Check:
         told = strict_json(self.pack.get("run.json", b""), "run.json")
         for result in told["results"]:
             self.attempt(self.verdicts.one, result["row"], told["run"])
+
+    def correction(self):
+        """What is left of the findings after the correction over all tests of the run."""
+        told = strict_json(self.pack.get("run.json", b""), "run.json")
+        tests, level = correction.tests_of(told["results"]), told["run"]["parameters"].get("alpha")
+        signed = next((part["correction"] for part in self.parts if part.get("correction")), None)
+        if len(tests) < 2 or not isinstance(level, (int, float)):
+            return
+        if signed is not None and signed["tests"] != len(tests):
+            self.note("the signed correction is over %d tests, and %d are here" % (signed["tests"], len(tests)))
+        elif signed is not None:
+            correction.compare(signed, tests, level)
+            self.say("the correction for %d tests is the one that was signed" % len(tests))
+        threshold, count = correction.threshold_of(tests, level)
+        self.note("corrected for %d tests, %d findings stand, up to p = %.3g" % (len(tests), count, threshold))
+        for p, lineage, path in tests:
+            if lineage == "derived" and p > threshold:
+                self.note("%s: derived by itself, inconclusive after the correction" % path)
 
     def timestamp(self, name):
         """One timestamp over an envelope."""

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,16 @@ from made_evidence import Lookup, Made, checked, judged, packed, resigned, rewri
 from made_tokens import NOW, Maker
 from store_helpers import World
 
+from fingerprint.canonical import canonical
+from fingerprint.decision.correction import benjamini_hochberg
 from fingerprint.errors import Tampered
 from store import timestamps as tool_timestamps
+from store.bundle import write_bundle
 from store.checker import compression, timestamps
+from store.checker.check import Check
 from store.checker.reading import Wrong, read_pack
+from store.database import Database
+from store.locks import Secret
 
 Row = dict[str, Any]
 Change = Callable[[Row], object]
@@ -507,3 +514,38 @@ def test_rows_of_earlier_releases(made: Made, world: World, tmp_path: Path, caps
     code, out = checked(old, capsys)
     assert code == 0 and "did not keep what it takes to recompute its integrity" in out
     refused(world, old, capsys, {"p": (verdict(total_p=0.01), "total p")})
+
+
+def test_the_correction_over_a_run(made: Made) -> None:
+    """Findings of an audit that fall are named, and a correction that does not follow is seen."""
+    _, result = judged(made, copy_of(made))
+    ps = (0.01, 0.04, 0.09, 0.5)
+    assert result.verdict is not None
+    results = [(f"suspect {i}", replace(result.verdict, total_p=p)) for i, p in enumerate(ps)]
+    correction = benjamini_hochberg(ps, 0.1)
+    assert (correction.discoveries, correction.threshold) == (2, 0.04)
+    for changes, code in (({}, 0), ({"threshold": 0.09}, 4), ({"discoveries": 3}, 4), ({"level": 0.2}, 4)):
+        rows = [{"row": {"suspect": {"path": path}, "verdict": found.to_dict()}} for path, found in results]
+        told = {"run": {"parameters": {"alpha": 0.1}}, "results": rows}
+        check = Check({"run.json": canonical(json.loads(json.dumps(told)))}, {})
+        check.parts = [{"correction": {**vars(correction), **changes}}]
+        check.attempt(check.correction)
+        assert (4 if check.failed else 0) == code, check.lines
+        if not code:
+            assert "  note    suspect 2: derived by itself, inconclusive after the correction" in check.lines
+            assert not any("suspect 1" in line for line in check.lines)
+
+
+def test_a_locked_store_leaves_the_copies_out(
+    made: Made, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed(world, tmp_path / "e.zip", judged(made, copy_of(made), allow=PRUNED), allow=PRUNED)
+    run = world.database.runs()[-1].id
+    world.database.data_keys.change(Secret("key-file", b"x" * 32))
+    options: dict[str, Any] = {"html": "x", "markdown": "x", "keys": world.keys, "signers": [world.signer]}
+    with Database.open(world.home.database, world.home, ask=lambda lock: None) as database:
+        bundle = write_bundle(database, run, tmp_path / "locked.zip", **options)
+    assert bundle.closed == ("made",)
+    assert not any(name.startswith("copies/") for name in bundle.files)
+    code, out = checked(tmp_path / "locked.zip", capsys)
+    assert code == 0 and "answered is not in this pack; its integrity is as stated" in out
