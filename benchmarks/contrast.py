@@ -16,7 +16,7 @@ import zlib
 from collections import defaultdict
 from pathlib import Path
 
-import integrity as shared
+import integrity_suspects as shared
 import numpy as np
 import torch
 

@@ -6,6 +6,7 @@ Compressed copies are edits of the weights: no data, one pass over the probes ea
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,12 @@ COMPRESSED = (
     *(f"prune:nm:{n}:4" for n in (1, 2, 3)),
     *(f"prune:filter:{share}" for share in (0.05, 0.1, 0.2, 0.3, 0.4)),
 )
+SIMULATED = (  # activations rounded in memory, each by another quantizer: `transforms/simulated.py`
+    *(f"quantize:static:int8:simulated={i}" for i in range(32)),
+    *(f"quantize:dynamic:int8:simulated={i}" for i in range(12)),
+    *(f"prune:magnitude:{0.05 * (i + 1):.2f}+quantize:static:int8:simulated={5 * i % 32}" for i in range(12)),
+    *(f"prune:layer:{0.05 * (i + 1):.2f}+quantize:static:int8:simulated={(5 * i + 2) % 32}" for i in range(10)),
+)
 CONVERTED = ("quantize:static:int8", "quantize:dynamic:int8", "prune:magnitude:0.5+quantize:static:int8")
 DAMAGED = (
     *(f"noise:{share}" for share in (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)),
@@ -78,6 +85,7 @@ class Wanted:
     converted: Sequence[str] = CONVERTED
     damaged: Sequence[str] = DAMAGED
     tuned: Sequence[str] = TUNED
+    simulated: Sequence[str] = SIMULATED
 
 
 @dataclass(frozen=True)
@@ -119,10 +127,14 @@ class CopyMaker:
         Raises:
             TransformError, MissingExtra: this installation can't make it, or of this owner or these data.
         """
+        simulated = re.fullmatch(r"(?:(.+)\+)?quantize:(static|dynamic):int8:simulated=(\d+)", how)
+        if simulated is not None:
+            yield self._simulated(simulated[1], simulated[2] == "dynamic", int(simulated[3]), number)
+            return
         steps, context = parse_how(how), self._context(number)
         weights_only = [step for step in steps if isinstance(step, WeightTransform)]
         if self.owner.module is not None and len(weights_only) == len(steps):
-            yield self._edited(self.owner.module, weights_only, context)
+            yield self.owner.answering(self._edited(self.owner.module, weights_only, context))
             return
         with tempfile.TemporaryDirectory(prefix="fingerprint-") as folder:
             yield self._derived(how, Path(folder) / f"copy{self._suffix(steps)}", context)
@@ -139,12 +151,37 @@ class CopyMaker:
             measure=False,
         )
 
-    def _edited(self, module: torch.nn.Module, steps: Sequence[WeightTransform], context: DeriveContext) -> Predict:
+    def _edited(
+        self, module: torch.nn.Module, steps: Sequence[WeightTransform], context: DeriveContext
+    ) -> torch.nn.Module:
         from fingerprint.transforms.weights import edit_module
 
         for step in steps:
             module = edit_module(module, _Seeded(step, context))
-        return self.owner.answering(module)
+        return module
+
+    def _simulated(self, before: str | None, dynamic: bool, number: int, seed: int) -> Predict:
+        """A copy with weights and activations rounded in memory, after the steps `before`."""
+        from fingerprint.transforms.simulated import DYNAMIC, STATIC, Observed, RoundedInputs
+
+        scheme = (DYNAMIC if dynamic else STATIC)[number]
+        if self.owner.module is None:
+            raise TransformError("activations are rounded in memory only where the model gives gradients")
+        chain = [before, scheme.weights] if before else [scheme.weights]
+        steps = [step for step in parse_how("+".join(chain)) if isinstance(step, WeightTransform)]
+        module = self._edited(self.owner.module, steps, self._context(seed))
+        if dynamic:
+            return self.owner.answering(RoundedInputs(module, scheme))
+        observed = Observed(module, scheme)
+        self.owner.answering(observed)(self._calibration(scheme.images, number))
+        return self.owner.answering(observed.rounded())
+
+    def _calibration(self, count: int, number: int) -> Images:
+        """(count, H, W, C) images that ranges are taken from: clean ones, or noise where there are none."""
+        seed = (self._seed + number) % 2**32
+        if self._data is not None:
+            return self._data.take(count, seed).images
+        return np.random.default_rng(seed).integers(0, 256, (count, *self.owner.spec.image_shape), np.uint8)
 
     def _suffix(self, steps: Sequence[Transform]) -> str:
         """Of the file in which a chain ends."""
@@ -217,7 +254,7 @@ def add_trials(
 
 def _listed(wanted: Wanted, data: CleanImages | None, progress: Progress) -> list[str]:
     """What can be tried with these data."""
-    listed = [*wanted.compressed, *wanted.damaged]
+    listed = [*wanted.compressed, *wanted.simulated, *wanted.damaged]
     if data is None:
         progress.note("No --data: integrity is calibrated without quantized activations and without tuned copies.")
         return listed

@@ -133,7 +133,7 @@ def _quantization(arguments: Step) -> tuple[int, bool, int] | None:
     match arguments:
         case ("bf16",):
             return 9, False, 0  # 8 significant bits, each value with an exponent of its own: within int8
-        case ("static" | "dynamic" as scheme, kind) if (bits := _bits(kind)) is not None:
+        case ("static" | "dynamic" as scheme, kind, *how) if (bits := _bits(kind)) is not None and _simulated(how):
             # these tools choose one scale per tensor for some layers
             return bits, True, _SCHEMES[scheme]
         case (kind,) if (bits := _bits(kind)) is not None:
@@ -141,6 +141,11 @@ def _quantization(arguments: Step) -> tuple[int, bool, int] | None:
         case (kind, "tensor") if (bits := _bits(kind)) is not None:
             return bits, True, 0
     return None
+
+
+def _simulated(how: Sequence[str]) -> bool:
+    """Whether what follows is nothing, or which quantizer a copy in a record simulates (`api/copies.py`)."""
+    return not how or (len(how) == 1 and how[0].startswith("simulated="))
 
 
 def _bits(kind: str) -> int | None:

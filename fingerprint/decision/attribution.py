@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.decision.allow import KINDS, Kind, is_compression, kind_of, steps_of
-from fingerprint.decision.integrity import Answers, Deviation, Statistic, Trials
+from fingerprint.decision.deviation import Answers, Deviation, Statistic
+from fingerprint.decision.integrity import Trials
 from fingerprint.model import Labels
 
 if TYPE_CHECKING:

@@ -30,7 +30,8 @@ from fingerprint.decision.attribution import (
     softmax,
     temperature_of,
 )
-from fingerprint.decision.integrity import Deviation, Trials
+from fingerprint.decision.deviation import Deviation
+from fingerprint.decision.integrity import Trials
 from fingerprint.decision.logistic import Logistic
 from fingerprint.model import Labels
 

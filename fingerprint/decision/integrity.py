@@ -5,12 +5,17 @@ integrity probes. These sit close to decision boundaries, so compression flips m
 to *this* owner: more pruning flips the same probes, and some more. Tuning, faults and backdoors flip others. So what
 counts is not how many answers differ from the owner's, but how far they are from the nearest compressed copy's:
 
-    score = min over copies c of d(suspect, c) / (epsilon + min(d(c, owner), d(suspect, owner)))
+    score = min over copies c of d(suspect, c) / (epsilon + min(local(c), d(suspect, owner)))
 
-d counts other labels, or is the root mean square difference of log margins where the suspect gives soft outputs. The
-score of every compressed copy, with itself left out, calibrates: p = (1 + #{copy >= suspect}) / (n + 1), valid if the
-suspect's compression is exchangeable with the copies'. Copies of a scheme that the record holds at few strengths only
-(N:M, whole filters) are compared with, but do not calibrate: with itself left out, such a copy has no neighbour.
+local(c) is the distance from c to the nearest other compressed copy: `deviation.LocalDeviation` says why. d counts
+other labels, or is the root mean square difference of log margins where the suspect gives soft outputs. The score of
+every compressed copy, with itself left out, calibrates: p = (1 + #{copy >= suspect}) / (n + 1), valid if the suspect's
+compression is exchangeable with the copies'. It is taken among copies with and without rounded activations by
+themselves, and the larger p counts, so that the error holds for each of the two (Vovk's Mondrian conformal prediction).
+Rounded activations differ from one quantizer to the next, so the record holds copies of many (`api/copies.py`); where
+it does not, nothing is `altered`. Copies of a scheme that the record holds at few strengths only (N:M, whole filters)
+are compared with, but do not calibrate: with itself left out, such a copy has no neighbour. Nor does what is pruned
+most in its scope: a suspect's strength lies between those of the record, and with itself left out its own lies beyond.
 
 Declared compression is told from stronger compression by the excess: the score among declared copies less that among
 all, ranked among the declared copies' own. docs/integrity.md says what all this leaves open.
@@ -25,16 +30,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.decision.allow import is_compression, kind_of, steps_of, within
+from fingerprint.decision.allow import covers, is_compression, kind_of, steps_of, within
+from fingerprint.decision.deviation import Answers, LocalDeviation, Statistic
 from fingerprint.decision.statistics import centred_log_outputs, target_margins
 from fingerprint.model import Floats, Labels
 from fingerprint.record import Fingerprint
 
-Answers = NDArray[np.int64] | NDArray[np.float64]  # (M, N) labels, or log margins, of M models on N probes
-Statistic = Literal["labels", "soft margins"]
 Concluded = Literal["intact", "altered", "unknown"]
 
-EPSILON: dict[Statistic, float] = {"labels": 4.0, "soft margins": 0.1}  # labels that a runtime may flip; nats
 FEWEST_COPIES = 19  # compressed copies below which nothing is said: the error would exceed 10 %
 FEWEST_PROBES = 20
 FEWEST_ALIKE = 10  # copies of one scheme below which they do not calibrate
@@ -102,41 +105,6 @@ def log_margins(outputs: Floats, targets: Labels) -> NDArray[np.float64]:
     return np.asarray(target_margins(centred_log_outputs(outputs).astype(np.float32), targets), np.float64)
 
 
-def distances(one: Answers, other: Answers, statistic: Statistic) -> NDArray[np.float64]:
-    """(A, B) between the rows of (A, N) and (B, N): other labels, or root mean square difference of margins."""
-    if statistic == "labels":
-        return np.stack([(one != row).sum(axis=1) for row in other], axis=1).astype(np.float64)
-    return np.stack([np.sqrt(((one - row) ** 2).mean(axis=1)) for row in other], axis=1)
-
-
-class Deviation:
-    """How far answers are from those of a set of copies, relative to how far these are from the owner."""
-
-    def __init__(self, trials: Trials, statistic: Statistic) -> None:
-        self.statistic = statistic
-        self._copies = trials.answers(statistic)
-        self._owner = self._copies[:1]
-        self._own = distances(self._copies, self._owner, statistic)[:, 0]
-        pruned = [tuple(s for s in steps_of(how) if s[0] == "prune") or (how, i) for i, how in enumerate(trials.hows)]
-        self._twins = np.array([[one == other for other in pruned] for one in pruned], np.bool_)
-
-    def ratios(self, answers: Answers) -> NDArray[np.float64]:
-        """(M, T): of each of the rows (M, N) to each copy."""
-        own = distances(answers, self._owner, self.statistic)
-        return distances(answers, self._copies, self.statistic) / (
-            EPSILON[self.statistic] + np.minimum(own, self._own[None])
-        )
-
-    def among_copies(self) -> NDArray[np.float64]:
-        """(T, T): of the copies to each other; infinite to themselves and to those that are pruned to the same share.
-
-        A suspect's strength lies between those of the record, so a twin that differs in bits only would flatter a copy.
-        """
-        ratios = self.ratios(self._copies)
-        ratios[self._twins] = np.inf
-        return ratios
-
-
 class IntegrityTest:
     """Tests suspects against the trials of one record, on the probes that they were asked.
 
@@ -153,9 +121,15 @@ class IntegrityTest:
         self._declared = np.array([i for i in self._compressed if within(hows[i], allowed)], np.int64)
         schemes = [_scheme(hows[i]) for i in self._compressed]
         alike = [not scheme or schemes.count(scheme) >= FEWEST_ALIKE for scheme in schemes]
-        self._calibrating = self._compressed[np.array(alike, np.bool_)]
+        inside = _inside([hows[i] for i in self._compressed])
+        self._calibrating = self._compressed[np.array(alike, np.bool_) & inside]
         self._ranking = np.intersect1d(self._declared, self._calibrating)
-        self.level = max(alpha, 2.0 / (len(self._calibrating) + 1))
+        rounded = np.array([_rounds_activations(how) for how in hows], np.bool_)
+        parts = {part: self._calibrating[rounded[self._calibrating] == part] for part in (False, True)}
+        self._strata = {part: rows for part, rows in parts.items() if len(rows) >= FEWEST_ALIKE}
+        declared = set(rounded[self._declared].tolist())
+        self._declared_strata = [part for part in self._strata if part in declared] or list(self._strata)
+        self.level = max([alpha, *(1.0 / (len(rows) + 1) for rows in self._strata.values())])
 
     @property
     def error(self) -> float:
@@ -173,12 +147,13 @@ class IntegrityTest:
     def decide(self, labels: Labels, margins: NDArray[np.float64] | None) -> tuple[Concluded, IntegrityEvidence]:
         """The conclusion for labels (N,) and, where outputs are soft, log margins (N,)."""
         statistic: Statistic = "labels" if margins is None else "soft margins"
-        deviation = Deviation(self.trials, statistic)
+        deviation = LocalDeviation(self.trials, statistic)
         answers: Answers = labels[None] if margins is None else margins[None]
         among, found = deviation.among_copies(), deviation.ratios(answers)[0]
-        null = among[np.ix_(self._calibrating, self._compressed)].min(axis=1, initial=np.inf)
+        null = {part: self._nearest(among, rows) for part, rows in self._strata.items()}
         scores = [found[part].min(initial=np.inf) for part in (self._declared, self._compressed)]
-        declared, compressed = (_p(null, score) for score in scores)
+        declared = self._p_declared(null, scores[0])
+        compressed = max((_p(part, scores[1]) for part in null.values()), default=1.0)
         excess = _p(self._excesses(among), scores[0] - scores[1]) if self._ranks else None
         conclusion, reason = self._conclude(declared, compressed, excess, len(labels))
         return conclusion, IntegrityEvidence(
@@ -197,10 +172,18 @@ class IntegrityTest:
             reason=reason,
         )
 
+    def _nearest(self, among: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """How far each of these copies is from the nearest compressed one."""
+        return np.asarray(among[np.ix_(rows, self._compressed)].min(axis=1, initial=np.inf))
+
+    def _p_declared(self, null: Mapping[bool, NDArray[np.float64]], score: float) -> float:
+        """The largest p among the parts of the copies that hold declared ones."""
+        return max((_p(null[part], score) for part in self._declared_strata), default=1.0)
+
     def _excesses(self, among: NDArray[np.float64]) -> NDArray[np.float64]:
         """How much farther each declared copy is from the other declared ones than from all others."""
         near = among[np.ix_(self._ranking, self._declared)].min(axis=1, initial=np.inf)
-        return np.asarray(near - among[np.ix_(self._ranking, self._compressed)].min(axis=1, initial=np.inf))
+        return np.asarray(near - self._nearest(among, self._ranking))
 
     def _conclude(
         self, declared: float, compressed: float, excess: float | None, queries: int
@@ -214,31 +197,48 @@ class IntegrityTest:
             return "intact", ""
         if compressed > self.level:
             return "unknown", "It is consistent with compression, but not with what --allow declares."
+        if True not in self._strata:
+            return "unknown", "The record has too few copies with rounded activations: create it again to tell."
         missing = [limit for limit in self.allowed if not self._reached(limit)]
         if missing:
             return "unknown", f"The record has no copy as strong as {', '.join(missing)}, so it can't be told apart."
         return "altered", ""
 
     def _reached(self, limit: str) -> bool:
-        """Whether some recorded copy is at least as strong as a declared limit; pruning must calibrate, too."""
+        """Whether a recorded copy is as strong as a limit. That of pruning and of rounded activations calibrates."""
         steps = steps_of(limit)
-        copies = self._calibrating if any(step[0] == "prune" for step in steps) else self._compressed
+        calibrate = any(step[0] == "prune" for step in steps) or _rounds_activations(limit)
+        copies = self._calibrating if calibrate else self._compressed
         return not steps or any(within(limit, [self.trials.hows[i]]) for i in copies)
 
-    def _detected(self, among: NDArray[np.float64], null: NDArray[np.float64]) -> dict[str, tuple[int, int]]:
+    def _detected(
+        self, among: NDArray[np.float64], null: Mapping[bool, NDArray[np.float64]]
+    ) -> dict[str, tuple[int, int]]:
         """By kind, the tampered copies that would not be called intact, and how many there are."""
         found: dict[str, tuple[int, int]] = {}
         for i in sorted(set(range(len(self.trials.hows))) - set(self._compressed.tolist())):
             kind = kind_of(self.trials.hows[i])
             caught, total = found.get(kind, (0, 0))
             score = among[i, self._declared].min(initial=np.inf)
-            found[kind] = (caught + (_p(null, score) <= self.level), total + 1)
+            found[kind] = (caught + (self._p_declared(null, score) <= self.level), total + 1)
         return found
 
 
 def _p(null: NDArray[np.float64], score: float) -> float:
     """Conformal: the rank of a score among those of n copies. A hair of rounding is no difference."""
     return float((1 + (null >= score - 1e-9).sum()) / (len(null) + 1))
+
+
+def _inside(hows: Sequence[str]) -> NDArray[np.bool_]:
+    """Whether something is pruned more than each copy (M,) in the same scope: the last ones have one neighbour only."""
+    steps = [[step for step in steps_of(how) if step[0] == "prune"] for how in hows]
+    known = {step for chain in steps for step in chain}
+    last = {step for step in known if not any(covers(other, step) for other in known - {step})}
+    return np.array([not last.intersection(chain) for chain in steps], np.bool_)
+
+
+def _rounds_activations(how: str) -> bool:
+    return any(step[1:2] in (("static",), ("dynamic",)) for step in steps_of(how))
 
 
 def _scheme(how: str) -> tuple[str, ...]:

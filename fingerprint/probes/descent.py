@@ -76,14 +76,23 @@ def descend(
 
 @torch.no_grad()
 def approach(
-    owner: DifferentiableOwner, inside: torch.Tensor, outside: torch.Tensor, loss: Loss, halvings: int = 6
+    owner: DifferentiableOwner,
+    inside: torch.Tensor,
+    outside: torch.Tensor,
+    loss: Loss,
+    halvings: int = 6,
+    dither: torch.Generator | None = None,
 ) -> torch.Tensor:
     """The rounded images on the segments from `inside` (N, C, H, W), loss zero, that lie nearest to `outside`.
 
-    Bisection, forward passes only. What is returned has loss zero wherever `inside` has.
+    Bisection, forward passes only. What is returned has loss zero wherever `inside` has. After steps of the sign all
+    values are equally far from where they came from, and round over at the same few points of the segment: the loss
+    then falls in leaps of many nats. With `dither` each value has a threshold of its own, and it falls value by value.
     """
     if not len(inside):
         return inside.clone()
+    threshold = torch.rand(inside.shape[1:], generator=dither) if dither else torch.full(inside.shape[1:], 0.5)
+    threshold = threshold.clamp(1e-3, 1.0 - 1e-3).to(owner.device)
     parts = []
     for rows in torch.split(torch.arange(len(inside)), owner.chunk):
         near, far = inside[rows].to(owner.device), outside[rows].to(owner.device)
@@ -91,7 +100,8 @@ def approach(
         best = near.round()
         for _ in range(halvings):
             middle = (low + high) / 2.0
-            tried = torch.lerp(near, far, middle.view(-1, 1, 1, 1)).round()
+            value = torch.lerp(near, far, middle.view(-1, 1, 1, 1))
+            tried = value.round() if dither is None else (value + threshold).floor()
             good = loss(owner.logits(tried), rows) <= 0
             best[good] = tried[good]
             low, high = torch.where(good, middle, low), torch.where(good, high, middle)

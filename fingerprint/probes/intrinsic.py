@@ -25,6 +25,7 @@ from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, 
 from fingerprint.probes.making import Maker, check_start
 
 KINDS = ("plain", "minmax", "mean")
+HALVINGS = 12  # of the way back to where a probe came from: to a few of its values
 SHARE_ALTERED = 1.0  # what noticing every altered copy is worth, against surviving every compressed one
 
 
@@ -92,7 +93,7 @@ class IntrinsicFamily(ProbeFamily):
         images, _ = descend(maker.owner, seeds, hinge(targets, margins), descent, maker.generator(kind))
         # The margin was held on changed weights; on the owner's own, where it is larger, half of it may be given back.
         least = margins if kind == "plain" else _held(maker, images, targets, margins)
-        return approach(maker.owner, images, seeds, hinge(targets, least))
+        return approach(maker.owner, images, seeds, hinge(targets, least), HALVINGS, maker.generator("dither"))
 
 
 def runners_up(maker: Maker, seeds: torch.Tensor) -> torch.Tensor:

@@ -14,8 +14,11 @@ from fingerprint.transforms.onnx_files import load_onnx, onnx_input
 BATCH = 32  # calibration images per run, where the file leaves it open
 
 
-def quantize_static(source: Path, out: Path, inputs: NDArray[np.float32]) -> None:
-    """QDQ with uint8 activations and int8 weights per output channel, ranges from `inputs` (N, ...)."""
+def quantize_static(source: Path, out: Path, inputs: NDArray[np.float32], **options: object) -> None:
+    """QDQ with uint8 activations and int8 weights per output channel, ranges from `inputs` (N, ...).
+
+    options: of onnxruntime's `quantize_static`, instead of these.
+    """
     prepared = _prepared(source, out)
     from onnxruntime import quantization
 
@@ -23,10 +26,13 @@ def quantize_static(source: Path, out: Path, inputs: NDArray[np.float32]) -> Non
         str(prepared),
         str(out),
         _Reader(prepared, inputs),
-        quant_format=quantization.QuantFormat.QDQ,
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-        per_channel=True,
+        **{
+            "quant_format": quantization.QuantFormat.QDQ,
+            "activation_type": quantization.QuantType.QUInt8,
+            "weight_type": quantization.QuantType.QInt8,
+            "per_channel": True,
+            **options,
+        },
     )
 
 

@@ -12,13 +12,13 @@ import torch
 from api_world import Notes, World
 from torch import nn
 
-from fingerprint.api.copies import COMPRESSED, CONVERTED, DAMAGED, TUNED, CopyMaker, Wanted, add_trials
+from fingerprint.api.copies import COMPRESSED, CONVERTED, DAMAGED, SIMULATED, TUNED, CopyMaker, Wanted, add_trials
 from fingerprint.api.create import create
 from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.owner import Owner
 from fingerprint.api.verify import VerifyOptions, verify
 from fingerprint.data import CleanImages
-from fingerprint.decision.allow import is_compression, kind_of, steps_of
+from fingerprint.decision.allow import is_compression, kind_of, steps_of, within
 from fingerprint.decision.verdict import Verdict
 from fingerprint.engine.session import WorkerPool
 from fingerprint.errors import TransformError, UsageError
@@ -81,10 +81,11 @@ def test_the_record_holds_trials_and_two_roles(sealed: Fingerprint) -> None:
     assert payload.trial_labels.shape == payload.trial_margins.shape == (len(trials), len(payload.probes))
     hows = [trial.transform for trial in trials]
     assert len(set(hows)) == len(hows)
-    assert set(hows) <= {*COMPRESSED, *DAMAGED}
+    assert set(hows) <= {*COMPRESSED, *SIMULATED, *DAMAGED}
+    assert set(SIMULATED) <= set(hows)  # without clean images, too
     assert sum(is_compression(how) for how in hows) > 100
     positive, same = payload.trial_margins > 0, payload.trial_labels == payload.targets
-    assert (positive == same).mean() > 0.999  # ties apart
+    assert (positive == same)[np.abs(payload.trial_margins) > 1e-4].all()  # rounded outputs tie
     sealed.check()
     assert parse_statement(statement(sealed.manifest)) == sealed.manifest
     again = Payload.from_bytes(payload.to_bytes())
@@ -99,7 +100,8 @@ def test_the_lineage_test_is_that_of_the_lineage_families(sealed: Fingerprint) -
 def test_every_copy_that_create_lists_can_be_parsed() -> None:
     for how in (*COMPRESSED[::9], *CONVERTED, *DAMAGED[::3], *TUNED[::2]):
         assert steps_of(how) == () or kind_of(spell(parse_how(how))) == kind_of(how)
-    assert all(is_compression(how) for how in (*COMPRESSED, *CONVERTED))
+    assert all(is_compression(how) for how in (*COMPRESSED, *CONVERTED, *SIMULATED))
+    assert all(within(how, ["quantize:static:int8"]) for how in SIMULATED if "prune" not in how)
     assert not any(is_compression(how) for how in (*DAMAGED, *TUNED))
 
 
@@ -144,11 +146,9 @@ def test_declared_pruning_is_intact_and_undeclared_is_unknown(
     assert "--allow" in silent.to_dict()["explanation"]  # type: ignore[operator]
 
 
-@pytest.mark.parametrize(("label_only", "fewest"), [(False, 5), (True, 2)])
-def test_changed_weights_are_altered(
-    world: World, pool: WorkerPool, sealed: Fingerprint, label_only: bool, fewest: int
-) -> None:
-    """60 labels are a weak test: what is not found must at least not be called intact."""
+@pytest.mark.parametrize("label_only", [False, True])
+def test_changed_weights_are_altered(world: World, pool: WorkerPool, sealed: Fingerprint, label_only: bool) -> None:
+    """60 labels are a weak test: they may not tell it from undeclared compression, but do not call it intact."""
     copies = [noisy(world.net, size, seed) for size in (0.35, 0.45) for seed in (5, 6, 7)]
     found = [
         judge(
@@ -158,11 +158,36 @@ def test_changed_weights_are_altered(
         for i, net in enumerate(copies)
     ]  # fmt: skip
     derived = [one for one in found if one.lineage == "derived"]
-    assert len(derived) >= fewest
+    assert len(derived) >= 2
     assert "intact" not in [one.integrity for one in derived]
-    altered = [one for one in derived if one.integrity == "altered"]
-    assert len(altered) >= fewest, [one.integrity_evidence for one in found]
-    assert "altered" in altered[0].to_dict()["explanation"]  # type: ignore[operator]
+    if not label_only:
+        altered = [one for one in derived if one.integrity == "altered"]
+        assert len(altered) >= len(derived) - 1 >= 4, [one.integrity_evidence for one in found]
+        assert "altered" in altered[0].to_dict()["explanation"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("label_only", [False, True])
+def test_another_tools_quantizer_is_not_accused(
+    world: World, pool: WorkerPool, sealed: Fingerprint, label_only: bool
+) -> None:
+    """Other granularity, other grid, other images than any copy in the record: declared, it is intact."""
+    from onnxruntime.quantization import QuantType
+
+    from fingerprint.transforms.onnx_quantize import quantize_static
+
+    images = make.to_input(make.digits()[0]).numpy()
+    found = []
+    for i, (channel, kind) in enumerate([(True, "QInt8"), (False, "QInt8"), (True, "QUInt8"), (False, "QUInt8")]):
+        out = world.folder / f"static-{i}-{label_only}.onnx"
+        options = {"per_channel": channel, "activation_type": QuantType[kind]}
+        options["extra_options"] = {"ActivationSymmetric": kind == "QInt8"}
+        quantize_static(world.owner_onnx, out, images[40 * i : 40 * i + 60], **options)
+        make.sidecar(out)
+        found.append(
+            judge(world, pool, sealed, out.name, allow=["quantize:static:int8"], label_only=label_only).integrity
+        )
+    assert "altered" not in found
+    assert found.count("intact") >= 3, found
 
 
 def test_a_stranger_and_the_released_file(world: World, pool: WorkerPool, sealed: Fingerprint) -> None:
@@ -193,7 +218,8 @@ def test_a_budget_that_leaves_too_few_integrity_probes(world: World, pool: Worke
 def test_tuned_copies_need_labels_and_missing_steps_are_told(world: World, owner: Owner, sealed: Fingerprint) -> None:
     images, labels = make.digits()
     bare = replace(sealed, manifest=sealed.manifest.model_copy(update={"trials": ()}))
-    wanted = Wanted(["prune:layer:0.2"], [], ["noise:0.2", "noise:0.2"], ["finetune:last:epochs=1", "prune:moon:3"])
+    tuned = ["finetune:last:epochs=1", "prune:moon:3"]
+    wanted = Wanted(["prune:layer:0.2"], [], ["noise:0.2", "noise:0.2"], tuned, simulated=[])
     notes = Notes()
     made = add_trials(bare, owner, CleanImages(images[:200], labels[:200]), 1, wanted=wanted, progress=notes)
     assert [t.transform for t in made.manifest.trials] == [

@@ -112,6 +112,26 @@ def test_approach_ends_at_the_plane_and_never_beyond(seed: int, margin: float) -
         assert (found <= margin + one_level + 0.02 * float((there - images).abs().max())).all()
 
 
+def test_a_dithered_approach_ends_closer_than_the_common_leaps_of_all_values() -> None:
+    """Steps of the sign leave all values equally far from where they came from: they round over together."""
+    module = Plane()
+    images = seeds(12).clamp(10.0, 245.0)
+    goal = 1 - owner(module).logits(images).argmax(1)
+    toward = (module.weight.view(1, 3, 8, 8) * torch.where(goal == 0, 1.0, -1.0).view(-1, 1, 1, 1)).sign()
+    there = images + 6.0 * toward
+    held = target_margin(owner(module).logits(there), goal) >= 0.02
+    images, there, goal = images[held], there[held], goal[held]
+    assert len(images) >= 3
+    margins = {}
+    for name, dither in (("plain", None), ("dithered", torch.Generator().manual_seed(1))):
+        near = approach(owner(module), there, images, hinge(goal, 0.02), halvings=12, dither=dither)
+        assert torch.equal(near, near.round())
+        assert ((near - images).abs() <= 6.0).all()
+        margins[name] = target_margin(owner(module).logits(near), goal)
+        assert (margins[name] >= 0.02 - 1e-4).all()
+    assert margins["dithered"].median() < 0.2 * margins["plain"].median()
+
+
 # -- families --------------------------------------------------------------------------------------------------------
 
 
