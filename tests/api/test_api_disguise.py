@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,7 +73,11 @@ def test_a_host_that_answers_probes_at_random_is_evasive(
 def test_a_host_with_one_answer_for_all_probes_is_evasive(
     record: Fingerprint, pool: WorkerPool, owner_function: Answer
 ) -> None:
-    is_probe = looks_like_a_probe(record)
+    """References that spread their answers: with some that don't, one answer for all would be nothing unusual."""
+    is_probe, orders = looks_like_a_probe(record), record.payload.reference_orders
+    assert orders is not None
+    spread = np.random.default_rng(1).permuted(np.broadcast_to(np.arange(10, dtype=orders.dtype), orders.shape), axis=2)
+    varied = replace(record, payload=replace(record.payload, reference_orders=spread))
 
     def evade(images: np.ndarray) -> np.ndarray:
         scores = owner_function(images)
@@ -80,7 +85,7 @@ def test_a_host_with_one_answer_for_all_probes_is_evasive(
         return scores
 
     with function("host", evade):
-        result = run(record, pool, "host:answer", sequential=False)
+        result = run(varied, pool, "host:answer", sequential=False)
     assert result.status == "evasive", result.reason
     assert "one label 3" in result.reason
 
