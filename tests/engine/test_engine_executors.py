@@ -231,23 +231,52 @@ def test_ray_gets_ports_for_its_agents_while_it_starts() -> None:
     assert ray.made[2] == {0}, "the ports of a running cluster are its own"
 
 
+def killed(folder: Path) -> None:
+    """What a run leaves that was killed after its second batch of three: 5, 6, 7, 8."""
+    import pyarrow
+
+    from fingerprint.engine.executors.ray import Actor, Assignment, _Manifest
+
+    for name in ("verdicts", "manifest"):
+        (folder / name).mkdir()
+    with _Manifest(folder / "manifest") as manifest:
+        for task in (1, 2, 3, 4, 5, 6, 7, 8, 10):
+            manifest.add(str(task))
+    given = Assignment(Squares, Numbers(), folder / "manifest", folder / "verdicts", 4)
+    found = Actor(given)(pyarrow.table({"id": [1]}))
+    assert found.to_pylist() == [{"task": str(n), "verdict": Numbers().encode(n * n)} for n in (5, 6, 7, 8)]
+    assert given.texts(2) == ["10"]
+
+
+def test_batches_of_a_manifest(tmp_path: Path) -> None:
+    """Batches never lie in two files, and few tasks are dealt out to all actors."""
+    pytest.importorskip("pyarrow")
+    from fingerprint.engine.executors.ray import _BATCH, _ROWS, Assignment, _batch_size, _Manifest
+
+    killed(tmp_path)
+    assert [_batch_size(count, 2) for count in (1, 4, 7, 8, 63, 64, 10**6)] == [1, 1, 1, 2, 8, 16, _BATCH]
+    with _Manifest(tmp_path) as manifest:
+        for task in range(_ROWS + 3):
+            manifest.add(str(task))
+    given = Assignment(Squares, Numbers(), tmp_path, tmp_path, 16)
+    batches = -(-manifest.count // 16)
+    assert [int(text) for k in range(batches) for text in given.texts(k)] == list(range(_ROWS + 3))
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_ray_answers_the_same_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # so that actors find this module
     pytest.importorskip("ray")
     pytest.importorskip("pyarrow")
-    from fingerprint.engine.executors.ray import Actor, RayExecutor
+    from fingerprint.engine.executors.ray import RayExecutor
 
-    (tmp_path / "verdicts").mkdir()
-    import pyarrow
-
-    Actor(Squares, Numbers(), str(tmp_path / "verdicts"))(pyarrow.table({"task": ["5", "6", "7"]}))  # and then a kill
+    killed(tmp_path)
     tasks = list(range(40))
     answers = list(
         RayExecutor(2, tmp_path).run(iter(tasks), Squares, Numbers(), lambda task: -1 if task == 9 else None)
     )
     assert sorted(answers) == sorted(-1 if task == 9 else task**2 for task in tasks)
-    assert answers[:4] == [-1, 25, 36, 49], "what is ready, what was decided, then the rest in its order"
-    assert answers[4:] == [task**2 for task in tasks if task not in (5, 6, 7, 9)]
+    assert answers[:5] == [-1, 25, 36, 49, 64], "what is ready, what was decided, then the rest in its order"
+    assert answers[5:] == [task**2 for task in tasks if task not in (5, 6, 7, 8, 9)]
     assert not tmp_path.exists(), "manifest and verdicts are gone once all was read"

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
-_ROWS = 1000  # of the manifest that are written at a time
+_ROWS = 1024  # of the manifest in a file
 _MOST_BLOCKS = 10_000  # that Ray plans at a time
-_BATCH = 16  # tasks that an actor takes at a time: what a kill may cost
+_BATCH = (
+    16  # tasks that an actor takes at a time: what a kill may cost; a power of two, so that no batch is in two files
+)
 
 
 class RayExecutor(Executor):
@@ -72,7 +75,8 @@ class RayExecutor(Executor):
                     yield codec.decode(task, row["verdict"])
         if pending.count:
             with _cluster(self.address, self.workers) as ray:
-                for row in _answers(ray, manifest, pending.count, self.workers, (make, codec, str(verdicts))):
+                given = Assignment(make, codec, manifest, verdicts, _batch_size(pending.count, self.workers))
+                for row in _answers(ray, -(-pending.count // given.size), self.workers, given):
                     yield codec.decode(codec.unpack(row["task"]), row["verdict"])
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -117,7 +121,7 @@ class _Manifest:
             from pyarrow import parquet
 
             table = pyarrow.table({"task": pyarrow.array(self._rows, pyarrow.string())})
-            parquet.write_table(table, self._folder / f"part-{self._files:06}.parquet")
+            parquet.write_table(table, _part(self._folder, self._files))
             self._rows, self._files = [], self._files + 1
 
     def __enter__(self) -> _Manifest:
@@ -127,28 +131,65 @@ class _Manifest:
         self._flush()
 
 
+def _part(manifest: Path, number: int) -> Path:
+    return manifest / f"part-{number:06}.parquet"
+
+
+def _batch_size(count: int, workers: int) -> int:
+    """A power of two: small enough that every actor has some of few tasks."""
+    size = _BATCH
+    while size > 1 and count < 2 * workers * size:
+        size //= 2
+    return size
+
+
+@dataclass(frozen=True)
+class Assignment(Generic[T, R]):
+    """What an actor needs. size: tasks of a batch."""
+
+    make: Callable[[], Work[T, R]]
+    codec: Codec[T, R]
+    manifest: Path
+    verdicts: Path
+    size: int
+
+    def texts(self, batch: int) -> list[str]:
+        """The tasks of a batch."""
+        from pyarrow import parquet
+
+        part, first = divmod(batch * self.size, _ROWS)
+        table = parquet.read_table(_part(self.manifest, part), columns=["task"])
+        found: list[str] = table.column("task").slice(first, self.size).to_pylist()
+        return found
+
+
 class Actor(Generic[T, R]):
     """One worker of the cluster: it makes the work once, and answers batches of the manifest."""
 
-    def __init__(self, make: Callable[[], Work[T, R]], codec: Codec[T, R], folder: str) -> None:
-        self._work, self._codec, self._folder = make(), codec, Path(folder)
+    def __init__(self, given: Assignment[T, R]) -> None:
+        self._given, self._work = given, given.make()
 
-    def __call__(self, batch: pyarrow.Table) -> pyarrow.Table:
-        """The verdicts of a batch (columns task, verdict); written to a file of their own before they are returned."""
+    def __call__(self, numbers: pyarrow.Table) -> pyarrow.Table:
+        """The verdicts (columns task, verdict) of batches (column id); each is written before it is returned."""
+        import pyarrow
+
+        return pyarrow.concat_tables(self._batch(number) for number in numbers.column("id").to_pylist())
+
+    def _batch(self, number: int) -> pyarrow.Table:
         import pyarrow
         from pyarrow import parquet
 
-        texts = batch.column("task").to_pylist()
-        tasks = [self._codec.unpack(text) for text in texts]
+        codec, texts = self._given.codec, self._given.texts(number)
+        tasks = [codec.unpack(text) for text in texts]
         made: list[str] = []
         prepared = self._work.prepare(tasks[0]) if tasks else None
         for i in range(len(tasks)):
             current, prepared = prepared, self._work.prepare(tasks[i + 1]) if i + 1 < len(tasks) else None
             assert current is not None  # noqa: S101  (there is one for every task)
-            made.append(self._codec.encode(current.run()))
-        names = [_name(self._codec.key(task)) for task in tasks]
+            made.append(codec.encode(current.run()))
+        names = [_name(codec.key(task)) for task in tasks]
         table = pyarrow.table({"name": names, "task": texts, "verdict": made})
-        target = self._folder / f"{hashlib.sha256(b''.join(names)).hexdigest()[:32]}.parquet"
+        target = self._given.verdicts / f"{hashlib.sha256(b''.join(names)).hexdigest()[:32]}.parquet"
         temporary = target.with_suffix(f".{os.getpid()}.tmp")
         parquet.write_table(table, temporary)
         temporary.replace(target)
@@ -157,22 +198,24 @@ class Actor(Generic[T, R]):
 
 def _answers(
     ray: Any,  # noqa: ANN401
-    manifest: Path,
-    count: int,
+    batches: int,
     workers: int,
-    arguments: tuple[Any, ...],
+    given: Assignment[Any, Any],
 ) -> Iterator[dict[str, str]]:
-    """Rows of task and verdict, in the order of the manifest."""
+    """Rows of task and verdict, in the order of the manifest.
+
+    Ray deals out numbers of batches, and actors read the manifest themselves: how Ray cuts Parquet files into blocks
+    differs between its releases, and one block would leave all but one actor without work.
+    """
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    blocks = min(_MOST_BLOCKS, max(2 * workers, -(-count // _BATCH)))  # so that no actor waits while another has many
-    rows = ray.data.read_parquet(str(manifest), columns=["task"], override_num_blocks=blocks)
+    rows = ray.data.range(batches, override_num_blocks=min(_MOST_BLOCKS, batches))
     rows = rows.map_batches(
         Actor,
-        fn_constructor_args=arguments,
-        batch_size=_BATCH,
+        fn_constructor_args=(given,),
+        batch_size=1,
         batch_format="pyarrow",
         zero_copy_batch=True,
         num_cpus=1,
