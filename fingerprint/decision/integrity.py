@@ -129,7 +129,8 @@ class IntegrityTest:
         self._strata = {part: rows for part, rows in parts.items() if len(rows) >= FEWEST_ALIKE}
         declared = set(rounded[self._declared].tolist())
         self._declared_strata = [part for part in self._strata if part in declared] or list(self._strata)
-        self.level = max([alpha, *(1.0 / (len(rows) + 1) for rows in self._strata.values())])
+        sizes = [len(rows) for rows in self._strata.values()] or [0]
+        self.level = max(alpha, 1.0 / (min(sizes) + 1), 2.0 / (max(sizes) + 1))  # the larger may hold one odd copy
 
     @property
     def error(self) -> float:

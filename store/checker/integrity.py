@@ -142,7 +142,8 @@ class Concluded:
         self.strata = {part: rows for part, rows in parts.items() if len(rows) >= FEWEST_ALIKE}
         declared = {rounds(hows[i]) for i in self.declared}
         self.declared_strata = [part for part in self.strata if part in declared] or list(self.strata)
-        self.level = max([alpha] + [1.0 / (len(rows) + 1) for rows in self.strata.values()])
+        sizes = [len(rows) for rows in self.strata.values()] or [0]
+        self.level = max(alpha, 1.0 / (min(sizes) + 1), 2.0 / (max(sizes) + 1))
 
     def p_declared(self, null, score):
         """The largest p among the parts of the copies that hold declared ones."""
