@@ -292,13 +292,14 @@ or, before it is unpacked, `python evidence.zip`. It recomputes
 - the proofs of the revealed probes, and which of them match
 - p-values, error levels, scores, power and lineage, with the fitted tail simulated anew
 - for questions asked step by step, the bet after each answer
-- the rank among control sets, from what was answered to each
+- the rank among control sets, from what was answered to each, and what p is beyond public ancestors
 - suspects whose labels are permuted, renamed or fewer
 - integrity, from copies/
+- the correction over all tests of the run
 
 and says where it agrees. A line "note" says what rests on the signers' word: which of the probes that were not revealed
-match, what references match among fewer classes, which control probes match, which label means which, p beyond public
-ancestors, how a derivative was made, what weights share, and the contrastive alarm.
+match, what references match among fewer classes and beyond ancestors, which control probes match, which label means
+which, how a derivative was made, what weights share, and the contrastive alarm.
 
 OpenSSL checks timestamps too, and with -CRLfile and -crl_check also what an authority revoked, which the checker does
 not:

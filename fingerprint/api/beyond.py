@@ -18,7 +18,7 @@ from fingerprint.api.asking import Asker
 from fingerprint.api.reduced import answered
 from fingerprint.api.workings import Asked, Workings, control_workings
 from fingerprint.decision.controls import unasked, with_controls
-from fingerprint.decision.kinship import KinshipData, kinship, with_kinship
+from fingerprint.decision.kinship import KinshipData, kinship, kinship_counts, with_kinship
 from fingerprint.decision.verdict import Verdict
 from fingerprint.engine.labels import LabelMap
 from fingerprint.engine.settle import Setting
@@ -38,7 +38,7 @@ def look_beyond(
     asker: Asker,
     alpha: float,
     mark: MarkControl | None,
-    told: list[Workings],
+    told: Workings,
 ) -> Verdict:
     """The verdict with control sets and ancestors taken into account.
 
@@ -49,7 +49,7 @@ def look_beyond(
         asker: asks the suspect more.
         alpha: bound on the error of `derived`.
         mark: told before control probes are sent; None where no more can be asked (recorded answers).
-        told: gets what was answered to each control set.
+        told: gets what the verdict now rests on, too.
     """
     fingerprint, drawn, outputs, labels = asked.fingerprint, asked.drawn, asked.outputs, asked.labels
     manifest = fingerprint.manifest
@@ -57,7 +57,7 @@ def look_beyond(
         return verdict
     if manifest.ancestors and fingerprint.payload.ancestor_labels is not None:
         data = _kinship_data(fingerprint, drawn, outputs, labels, setting.spec.class_offset, verdict)
-        verdict = with_kinship(verdict, kinship(data, alpha), data.names, alpha)
+        verdict, told["kinship"] = with_kinship(verdict, kinship(data, alpha), data.names, alpha), kinship_counts(data)
     if manifest.controls and (verdict.lineage == "derived" or verdict.calibration is None):
         verdict = _controlled(asked, verdict, setting, asker, alpha, mark, told)
     return verdict
@@ -117,7 +117,7 @@ def _controlled(
     asker: Asker,
     alpha: float,
     mark: MarkControl | None,
-    told: list[Workings],
+    told: Workings,
 ) -> Verdict:
     fingerprint, drawn, labels = asked.fingerprint, asked.drawn, asked.labels
     payload, manifest = fingerprint.payload, fingerprint.manifest
@@ -136,11 +136,12 @@ def _controlled(
     answers = np.split(asker.predict(images, setting.spec), len(draws))
     offset = setting.spec.class_offset
     true = _counts(fingerprint, drawn.index[wanted], payload.targets, asked.outputs[wanted], labels, offset)
-    rates = []
+    rates, kept = list[float](), list[Workings]()
     for d, (chosen, part) in enumerate(zip(draws, answers, strict=True)):
-        counts = _counts(fingerprint, chosen, targets[d], part, labels, offset)
-        rates.append(_rate(manifest, counts))
-        told.append(control_workings(chosen, labels_of(part, offset).tolist(), counts))
+        matched = _counts(fingerprint, chosen, targets[d], part, labels, offset)
+        rates.append(_rate(manifest, matched))
+        kept.append(control_workings(chosen, labels_of(part, offset).tolist(), matched))
+    told["controls"] = kept
     return with_controls(verdict, _rate(manifest, true), rates, alpha)
 
 

@@ -236,7 +236,7 @@ class Examination:
                 self.verifier.exposures.add(control, frozenset(probes.tolist()), place)
 
         recorded = self.subject.answered(fingerprint) is not None
-        told = list[Workings]()
+        told: Workings = {}
         found = look_beyond(asked, verdict, setting, asker, alpha, None if recorded else mark, told)
         kept = asked.answers, workings(asked, found, told)
         if found.integrity_evidence is None or recorded or place is not None:

@@ -60,13 +60,13 @@ class Asked:
         return given(self.drawn, self.outputs, self.class_offset)
 
 
-def workings(asked: Asked, verdict: Verdict, controls: Sequence[Workings] = ()) -> Workings | None:
+def workings(asked: Asked, verdict: Verdict, beyond: Workings) -> Workings | None:
     """What `verdict` was computed from, or None where the row and the signed record say it all.
 
     Args:
         asked: what was asked and answered.
         verdict: what was concluded.
-        controls: of each control set that was asked, what `control_workings` says.
+        beyond: what control sets (`control_workings` of each) and ancestors (`decision.kinship.kinship_counts`) add.
     """
     found: Workings = {}
     if asked.planned is not None:
@@ -75,8 +75,7 @@ def workings(asked: Asked, verdict: Verdict, controls: Sequence[Workings] = ()) 
         found["labels"] = _label_space(asked, asked.labels)
     if found and len(asked.outputs):
         found["probes"] = _probes(asked)
-    if controls:
-        found["controls"] = list(controls)
+    found |= beyond
     if verdict.integrity_evidence is not None:
         found["integrity"] = _integrity(asked, soft=verdict.integrity_evidence.statistic == "soft margins")
     return {"alpha": asked.alpha, "tests": asked.tests, **found} if found else None

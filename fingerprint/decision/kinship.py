@@ -58,6 +58,29 @@ def kinship(data: KinshipData, alpha: float) -> Kinship:
     )
 
 
+def kinship_counts(data: KinshipData) -> dict[str, object]:
+    """The counts that `kinship` rests on, for somebody who computes it again.
+
+    Of the probes that count: how many there are, matches, and those of each reference (None: they can't be compared)
+    and of each kin. By ancestor: how many of its answers are known, and how many of these the suspect and each
+    reference give.
+    """
+    rows, references = data.counted, data.references
+    found: list[dict[str, object]] = []
+    for ancestor in data.ancestors:
+        known = ancestor >= 0
+        among = [] if references is None else ((references == ancestor) & known).sum(axis=1).tolist()
+        agreed = int(((data.answers == ancestor) & known).sum())
+        found.append({"known": int(known.sum()), "agreed": agreed, "references": among})
+    return {
+        "counted": int(rows.sum()),
+        "matches": int((data.answers == data.targets)[rows].sum()),
+        "references": None if references is None else ((references == data.targets) & rows).sum(axis=1).tolist(),
+        "kin": ((data.kin == data.targets) & rows).sum(axis=1).tolist(),
+        "ancestors": found,
+    }
+
+
 def with_kinship(verdict: Verdict, found: Kinship, names: Sequence[str], alpha: float) -> Verdict:
     """The verdict where only what lies beyond the ancestors counts."""
     told = replace(verdict, kinship=found)

@@ -67,10 +67,16 @@ def label_tail(kind, references, family, probes):
     if kind == "conformal":
         return lambda s: (1 + sum(c >= s for c in counts)) / (len(counts) + 1)
 
+    return match_tail(counts, [r["author"] for r in references], probes)
+
+
+def match_tail(counts, authors, probes):
+    """A fitted tail of match counts: on Anscombe's arcsine scale, where binomial noise is the same at every rate."""
+
     def stable(s):
         return math.asin(math.sqrt(min(1.0, max(0.0, (s + 0.375) / (probes + 0.75)))))
 
-    limit = fitted([stable(c) for c in counts], [r["author"] for r in references], 0.25 / probes)
+    limit = fitted([stable(c) for c in counts], authors, 0.25 / probes)
     return lambda s: 1.0 if s <= 0 else 0.0 if s > probes else limit(stable(math.ceil(s - 1e-9) - 0.5))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from . import answers, integrity
+from . import answers, integrity, kinship
 from .lineage import Lineage
 from .reading import Wrong
 from .steps import Stepwise
@@ -85,13 +85,10 @@ class Verdicts:
         if skipped:
             self.check.note("%s: %s" % (name, skipped))
             return
-        controls = self.controls(row, manifest, name)
+        controls, kin = self.controls(row, manifest, name), self.kinship(row, manifest, shared, name)
         if used["kind"] == "controls":
             self.ranked(verdict, shared, settings, name)
             return
-        kin = verdict["kinship"]["p_value"] if verdict.get("kinship") else 0.0
-        if kin:
-            self.check.note("%s: p beyond its ancestors is as stated; their answers are not in this pack" % name)
         lineage = self.lineage(row, manifest, alpha, name)
         lineage.sound(verdict["families"], name)
         total, stated = max(lineage.total(verdict["families"]), controls), verdict["total_p"]
@@ -165,6 +162,18 @@ class Verdicts:
         self.check.say(text % (name, p, verdict["controls"]["n"]))
         self.check.note("which control probes match is as signed; their targets are secret")
         return p
+
+    def kinship(self, row, manifest, level, name):
+        """The p-value beyond public ancestors, recomputed where the counts were kept; 0 where there are none."""
+        if not row["verdict"].get("kinship"):
+            return 0.0
+        p = kinship.check(row, manifest, level, name)
+        if p is None:
+            self.check.note("%s: it %s p beyond its ancestors; it is as stated" % (name, UNKEPT))
+            return row["verdict"]["kinship"]["p_value"]
+        self.check.say("%s: p = %.3g beyond its ancestors recomputed" % (name, p))
+        self.check.note("which probes ancestors, kin and references answer how is as signed; their answers are secret")
+        return row["verdict"]["kinship"]["p_value"]
 
     def ranked(self, verdict, alpha, settings, name):
         """A verdict by control sets alone: its p-value must decide."""

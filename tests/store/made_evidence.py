@@ -28,12 +28,14 @@ from fingerprint.decision.integrity import log_margins
 from fingerprint.engine.session import WorkerPool
 from fingerprint.record import (
     PAYLOAD_TYPE,
+    Ancestor,
     Clean,
     Control,
     Copy,
     Family,
     FamilyMatch,
     Fingerprint,
+    Kin,
     Probes,
     Reference,
     Spec,
@@ -71,9 +73,15 @@ def with_margins(targets: NDArray[np.int64], margins: NDArray[np.float64]) -> Ou
 
 
 class Made:
-    """The record, and suspects for it. `references`: how many calibrate; `controls`: how many control sets."""
+    """The record, and suspects for it.
 
-    def __init__(self, references: int = 39, controls: int = 0, *, kind: str = "conformal", seed: int = 0) -> None:
+    references: how many calibrate; controls: how many control sets; kin: how many nets were made from a public
+    ancestor, which there is with them.
+    """
+
+    def __init__(
+        self, references: int = 39, controls: int = 0, *, kin: int = 0, kind: str = "conformal", seed: int = 0
+    ) -> None:
         self.rng = rng = np.random.default_rng(seed)
         base, self.kind = make_fingerprint("made", count=COUNT, seed=seed, outputs=CLASSES), kind
         targets = rng.integers(0, CLASSES, COUNT)
@@ -107,6 +115,15 @@ class Made:
             changes["controls"] = tuple(
                 Control(owner_sha256=f"{i:064x}", author=None, probes_sha256=d) for i, d in enumerate(digests)
             )
+        if kin:
+            base_labels = np.where(rng.random(COUNT) < 0.6, targets, (targets + 1) % CLASSES)
+            kin_labels = np.where(rng.random((kin, COUNT)) < 0.7, base_labels, rng.integers(0, CLASSES, (kin, COUNT)))
+            payload = replace(payload, ancestor_labels=base_labels[None], kin_labels=kin_labels)
+            shared = int((base_labels == targets).sum())
+            changes["ancestors"] = (
+                Ancestor(name="base", sha256="a" * 64, weights_sha256=None, tensors=(), shared=shared),
+            )
+            changes["kin"] = tuple(Kin(name=f"kin {i}", ancestor_sha256="a" * 64, accuracy=0.9) for i in range(kin))
         names = ("characteristic", "natural", "intrinsic")
         families = tuple(
             Family(

@@ -29,7 +29,7 @@ from fingerprint.decision.correction import benjamini_hochberg
 from fingerprint.errors import Tampered
 from store import timestamps as tool_timestamps
 from store.bundle import write_bundle
-from store.checker import compression, timestamps
+from store.checker import compression, tails, timestamps
 from store.checker.check import Check
 from store.checker.reading import Wrong, read_pack
 from store.database import Database
@@ -156,9 +156,10 @@ def test_a_stranger_step_by_step(made: Made, world: World, tmp_path: Path, capsy
 
 
 def test_step_by_step_by_a_fitted_tail(
-    fitted: Made, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fitted: Made, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tail is simulated anew; what follows from the stated bound, which is checked against it, is exact."""
+    monkeypatch.setattr(tails, "DRAWS", 4000)  # a fifth of what a pack gets
     path = packed(world, tmp_path / "e.zip", judged(fitted, twin_of(fitted), sequential=True))
     honest(path, capsys, "the evidence after each of", "derived; p =")
     refused(
@@ -215,6 +216,43 @@ def test_control_sets_alone(world: World, tmp_path: Path, capsys: pytest.Capture
     path = packed(world, tmp_path / "e.zip", judged(made, copy_of(made)))
     honest(path, capsys, "p = 0.04 recomputed from the answers to 24 control sets", "derived; p = 0.04 among 24")
     refused(world, path, capsys, CONTROLS)
+
+
+# --- public ancestors ------------------------------------------------------------------------------------------------
+
+
+def kept(**changes: Any) -> Change:  # noqa: ANN401
+    """Change the counts beyond the ancestors."""
+    return lambda row: row["workings"]["kinship"].update(changes)
+
+
+@pytest.mark.parametrize("kin", [4, 8])
+def test_public_ancestors(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], kin: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranked among few kin, and by a fitted tail among more."""
+    monkeypatch.setattr(tails, "DRAWS", 4000)
+    made = Made(kin=kin, seed=5)
+    path = packed(world, tmp_path / "e.zip", judged(made, copy_of(made), alpha=0.25), alpha=0.25)
+    honest(path, capsys, "beyond its ancestors recomputed", "derived; p =")
+
+    def p_of(row: Row) -> None:
+        row["verdict"]["kinship"]["p_value"] = 0.9
+
+    refused(
+        world,
+        path,
+        capsys,
+        {
+            "p": (p_of, "p beyond its ancestors is"),
+            "lineage": (verdict(lineage="inconclusive"), "said inconclusive"),
+            "matches": (kept(matches=3), "is not what is stated"),
+            "references": (kept(references=[200] * 39), "that can't be"),
+            "kin": (kept(kin=[40] * kin), "p beyond its ancestors is"),
+            "fewer": (kept(references=[0] * 10), "that can't be"),
+            "shares": (lambda row: row["verdict"]["kinship"].update(shares=[]), "whether it shares base"),
+        },
+    )
 
 
 # --- other labels ----------------------------------------------------------------------------------------------------
@@ -493,7 +531,7 @@ def test_a_zip_runs_by_itself_and_a_folder_stays_as_it_is(made: Made, world: Wor
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path / "folder")
     script = str(tmp_path / "folder" / "check_evidence.py")
-    for words in ([str(path)], [script], [script], [script, str(path)], ["-I", script]):  # twice: nothing is left there
+    for words in ([str(path)], ["-I", script], [script]):  # the folder twice: nothing is left in it
         done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, cwd=tmp_path)
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         assert "All that could be recomputed agrees." in done.stdout
