@@ -6,12 +6,14 @@ The packs are those that `verify` and `report --bundle` make of models that look
 from __future__ import annotations
 
 import base64
+import hashlib
+import itertools
 import json
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,12 +26,14 @@ from made_evidence import Lookup, Made, checked, judged, packed, resigned, rewri
 from made_tokens import NOW, Maker
 from store_helpers import World
 
+from fingerprint.api.workings import copies_document
 from fingerprint.canonical import canonical
 from fingerprint.decision.correction import benjamini_hochberg
+from fingerprint.decision.integrity import IntegrityTest, Trials
 from fingerprint.errors import Tampered
 from store import timestamps as tool_timestamps
 from store.bundle import write_bundle
-from store.checker import compression, tails, timestamps
+from store.checker import compression, integrity, tails, timestamps
 from store.checker.check import Check
 from store.checker.reading import Wrong, read_pack
 from store.database import Database
@@ -239,6 +243,10 @@ def test_public_ancestors(
     def p_of(row: Row) -> None:
         row["verdict"]["kinship"]["p_value"] = 0.9
 
+    def kin_as_good(row: Row) -> None:
+        found = row["workings"]["kinship"]
+        found["kin"] = [found["counted"]] * kin
+
     refused(
         world,
         path,
@@ -248,7 +256,7 @@ def test_public_ancestors(
             "lineage": (verdict(lineage="inconclusive"), "said inconclusive"),
             "matches": (kept(matches=3), "is not what is stated"),
             "references": (kept(references=[200] * 39), "that can't be"),
-            "kin": (kept(kin=[40] * kin), "p beyond its ancestors is"),
+            "kin": (kin_as_good, "p beyond its ancestors is"),
             "fewer": (kept(references=[0] * 10), "that can't be"),
             "shares": (lambda row: row["verdict"]["kinship"].update(shares=[]), "whether it shares base"),
         },
@@ -407,6 +415,33 @@ def test_a_copies_file_is_what_the_trials_answered(made: Made, world: World, tmp
     )
 
 
+@pytest.mark.parametrize("share", [0.6, 0.3, 0.1, 0.03, 0.0])
+def test_integrity_is_the_tools_on_the_copies_that_create_makes(share: float) -> None:
+    """Suspects of all strengths, at any level; with a share of the copies, as in records of other releases."""
+    from fingerprint.api.copies import COMPRESSED, DAMAGED
+
+    rng, count = np.random.default_rng(7), 30
+    hows = ["", *(how for how in [*COMPRESSED, *DAMAGED] if rng.random() < share)]
+    margins = rng.normal(0.5, 1, count) + np.cumsum(rng.normal(0, 0.1, (len(hows), count)), axis=0)
+    margins = margins.astype(np.float32).astype(np.float64)
+    labels, targets = np.where(margins > 0, 1, 2), np.ones(count, np.int64)
+    labels[0] = targets
+    known, probes = Trials(tuple(hows), labels, margins, targets), np.arange(count)
+    document = copies_document(known, probes)
+    manifest = {"trials": [{"transform": how} for how in hows[1:]]}
+    copies = integrity.Copies(document, manifest, hashlib.sha256(document).hexdigest())
+    for soft, (alpha, near) in itertools.product((True, False), ((0.01, 0.0), (0.1, 0.05), (0.01, 1.0))):
+        row = margins[rng.integers(len(hows))] + rng.normal(0, near, count)
+        row = row.astype(np.float32).astype(np.float64)
+        given = np.where(row > 0, 1, 2)
+        for allowed in ((), ("prune:magnitude:0.5", "quantize:int8"), ("quantize:static:int8",)):
+            said, evidence = IntegrityTest(known, allowed, alpha).decide(given, row if soft else None)
+            mine = integrity.Concluded(copies, given.tolist(), row.tolist() if soft else None, allowed, alpha)
+            stated = json.loads(json.dumps({"integrity": said, "integrity_evidence": asdict(evidence)}))
+            integrity.compare(mine, stated | {"lineage": "derived", "match_rate": 0.9}, "s")
+            assert mine.integrity == said
+
+
 @pytest.mark.parametrize(
     ("chain", "limits"),
     [
@@ -430,12 +465,13 @@ def test_a_copies_file_is_what_the_trials_answered(made: Made, world: World, tmp
     ],
 )
 def test_the_grammar_is_the_tools(chain: str, limits: tuple[str, ...]) -> None:
-    from fingerprint.decision import allow, integrity
+    from fingerprint.decision import allow
+    from fingerprint.decision import integrity as tool
 
     assert compression.within(chain, limits) == allow.within(chain, limits)
     assert compression.compresses(chain) == allow.is_compression(chain)
     assert compression.kind_of(chain) == allow.kind_of(chain)
-    assert compression.scheme(chain) == integrity._scheme(chain)
+    assert compression.scheme(chain) == tool._scheme(chain)
 
 
 # --- time ------------------------------------------------------------------------------------------------------------
