@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Workings: TypeAlias = dict[str, object]
-DEVIATION = "local"  # the unit of `decision.deviation` in which integrity is judged; a checker has to know it
+DEVIATION = "local"  # how `decision.integrity` scores; it changes with that, and the checker has to know it
 
 
 @dataclass(frozen=True)
