@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,19 @@ def test_too_few_integrity_probes_are_refused(sealed: Tool) -> None:
     done = sealed("create", "owner.pt2", "--name", "few", "--integrity", "3")
     assert done.code == 2
     assert "integrity is 3" in done.err
+
+
+def test_a_bundle_recomputes_it(sealed: Tool, tmp_path: Path) -> None:
+    """Of real models, at once and step by step: whatever was said, the checker says the same."""
+    for number, more in enumerate((("--allow", "prune:magnitude:0.5"), ("--sequential", "--no-cache"))):
+        done = sealed("verify", "i-pruned.onnx", "--against", "sealed", "-f", "json", *more)
+        verdict = done.json["results"][0]["verdict"]
+        pack = tmp_path / f"{number}.zip"
+        assert sealed("report", "last", "--bundle", pack).code == 0
+        checked = subprocess.run([sys.executable, pack], capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stdout
+        assert f"i-pruned.onnx: {verdict['lineage']}; p = " in checked.stdout
+        assert "did not keep" not in checked.stdout
+        judged = verdict["integrity_evidence"] is not None
+        assert (f"i-pruned.onnx: integrity {verdict['integrity']}" in checked.stdout) == judged
+        assert ("the evidence after each of" in checked.stdout) == bool(verdict["evidence"])
