@@ -130,6 +130,10 @@ class Rows(Sequence[dict[str, Any]]):
             return [self[i] for i in range(*index.indices(len(self)))]
         return self._spool.row(range(len(self))[index])
 
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """All rows in their order."""
+        return map(self._spool.row, range(len(self)))
+
 
 def row_of(result: Result, suppress: Callable[[Result], Suppressed | None]) -> dict[str, Any]:
     """A result's row."""

@@ -9,7 +9,7 @@ from fingerprint.api.results import FingerprintRef, Result, Status, Suspect
 
 ROW = ("suspect", "fingerprint", "status", "reason", "cached", "adaptation", "verdict")
 _ANSWERS, _AFTER, _WORKINGS = ',"answers":{', '},"cached":', ',"workings":{'
-_FRESH, _CACHED = '"cached":false', '"cached":true'
+_KEY, _SAID = '"cached":', ("false,", "true,")
 
 
 class RecalledResult(Result):
@@ -122,8 +122,8 @@ def as_cached(text: str) -> str:
 
     Inside of a JSON string every quotation mark is escaped, so that the pattern can stand for a key only.
     """
-    fresh = text.count(_FRESH)
-    if fresh + text.count(_CACHED) == 1:
-        return text.replace(_FRESH, _CACHED) if fresh else text
+    before, _, after = text.partition(_KEY)
+    if _KEY not in after and after.startswith(_SAID):
+        return text if after.startswith("true") else f"{before}{_KEY}true{after[5:]}"
     row: dict[str, Any] = json.loads(text)
     return json.dumps({**row, "cached": True}, sort_keys=True, separators=(",", ":"), allow_nan=False)

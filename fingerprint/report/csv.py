@@ -12,6 +12,7 @@ from fingerprint.report.interface import Report, Row, Summary
 from fingerprint.report.text import printable
 
 PIECE = 500  # lines that are made at a time
+_QUOTE = '"'
 FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes a cell for a formula by
 
 
@@ -26,18 +27,15 @@ class CsvReport(Report):
 
     def pieces(self, rows: Sequence[Row], summary: Summary) -> Iterator[str]:
         """See `Report.pieces`: some hundred lines at a time."""
-        import csv
-        from io import StringIO
-
         del summary
         coming = iter(rows)
-        lines: list[Sequence[str]] = [tuple(COLUMNS)]
+        lines = [",".join(COLUMNS)]
         while lines:
-            out = StringIO()
-            csv.writer(out).writerows(lines)
-            yield out.getvalue()
+            yield "\r\n".join([*lines, ""])
             lines = [
-                ["" if value is None else cell(value) for cell, value in zip(_CELLS, columns_of(row), strict=True)]
+                ",".join(
+                    ["" if value is None else cell(value) for cell, value in zip(_CELLS, columns_of(row), strict=True)]
+                )
                 for row in islice(coming, PIECE)
             ]
 
@@ -46,7 +44,11 @@ class CsvReport(Report):
 def _text(value: object) -> str:
     """Text of strangers must not become a formula: such a cell gets an apostrophe in front (OWASP, CSV injection)."""
     text = printable(str(value))
-    return f"'{text}" if text.lstrip().startswith(FORMULA) else text
+    if text.lstrip().startswith(FORMULA):
+        text = f"'{text}"
+    if '"' in text:
+        return f'"{text.replace(_QUOTE, _QUOTE + _QUOTE)}"'
+    return f'"{text}"' if "," in text else text  # line ends are not printable, and spelled out
 
 
 def _number(value: object) -> str:

@@ -72,6 +72,9 @@ def test_any_name_and_number(text: str, score: float) -> None:
     rows = [row(path=text, verdict=verdict(score=score))] * 2
     made = CsvReport().finish(rows, VERIFY)
     assert len(read_csv(rows)) == 2 and made.count("\r\n") == 3
+    again = StringIO(newline="")
+    csv.writer(again).writerows(csv.reader(StringIO(made, newline="")))
+    assert again.getvalue() == made, "quoted where the standard library quotes"
     assert set(made) - {"\r", "\n"} == {c for c in made if c.isprintable()}
     path = read_parquet(rows)["suspect_path"].to_pylist()[0]
     assert path == text.encode("utf-8", "backslashreplace").decode()
