@@ -282,13 +282,14 @@ copies/                  what the owner's compressed and tampered copies answere
 index.json               the SHA-256 of every other file; index.signed.json, if there is one, is a signature over it
 check_evidence.py        the checker; checker/ holds its parts
 
-To check all of it, offline, with Python 3.9 or later and the package `cryptography`:
+To check all of it, offline, with Python 3.9 or later and the package `cryptography`, 42 or later:
 
     python check_evidence.py [--key SIGNER.pub] [--ca AUTHORITY.pem] [FOLDER or ZIP]
 
 or, before it is unpacked, `python evidence.zip`. It recomputes
 
-- signatures, digests, and timestamps with the certificates that they lead to
+- signatures, digests, and timestamps with the certificates that they lead to; a revoked key's signature counts only with a
+  timestamp from before
 - the proofs of the revealed probes, and which of them match
 - p-values, error levels, scores, power and lineage, with the fitted tail simulated anew
 - for questions asked step by step, the bet after each answer

@@ -3,9 +3,9 @@
 
     python check_evidence.py [--key SIGNER.pub]... [--ca AUTHORITY.pem]... [FOLDER or ZIP]
 
-or, without unpacking it, `python evidence.zip`. Needs Python 3.9 or later and the package `cryptography`; nothing of
-dnn-fingerprint. It recomputes the files' digests, the signatures, the timestamps, the run's results, the proofs of
-revealed probes, the counts of matches and the verdicts, and compares. The folder checker/ beside it is the program.
+or, without unpacking it, `python evidence.zip`. Needs Python 3.9 or later and the package `cryptography`, 42 or later;
+nothing of dnn-fingerprint. It recomputes the files' digests, the signatures, the timestamps, the run's results, the
+proofs of revealed probes, the counts of matches and the verdicts, and compares. The folder checker/ is the program.
 Exit code 0: all that could be recomputed agrees; 4: something does not.
 
 Without --key, the keys in the pack are used: then compare their ids with what the signers publish. The same holds for
@@ -30,7 +30,13 @@ def main(arguments=None):
     if not __package__:  # in a pack: the program lies beside this file, and nothing is written there
         sys.dont_write_bytecode = True
         sys.path.insert(0, str(HERE))
-    program = importlib.import_module((__package__ + "." if __package__ else "") + "checker.main")
+    try:
+        program = importlib.import_module((__package__ + "." if __package__ else "") + "checker.main")
+    except ModuleNotFoundError as error:
+        sys.exit(
+            "check_evidence.py needs the folder checker/ of the pack beside it, or try: python evidence.zip (%s)"
+            % error
+        )
     return program.main(arguments, HERE)
 
 

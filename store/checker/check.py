@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 
 from cryptography import x509
 
@@ -22,7 +23,8 @@ class Check:
     def __init__(self, pack, keys, authorities=()):
         self.pack, self.keys, self.authorities = pack, keys, list(authorities)
         self.lines, self.failed = [], 0
-        self.manifests, self.parts, self.reveals, self.signers = {}, [], [], set()
+        self.manifests, self.parts, self.reveals = {}, [], []
+        self.signed, self.revoked, self.stamped = {}, {}, {}  # by envelope: signers; by key: time; by envelope: time
         self.verdicts = Verdicts(self)
 
     def say(self, text):
@@ -63,6 +65,8 @@ class Check:
         for name in sorted(self.pack):
             if name.startswith("timestamps/"):
                 self.attempt(self.timestamp, name)
+        for name in sorted(self.signed):
+            self.attempt(self.revocation, name)
 
     def files(self):
         """Every file is the one that index.json names."""
@@ -79,6 +83,7 @@ class Check:
             kind = statement["predicateType"]
             if statement["predicate"]["index_sha256"] != own or kind != "urn:dnn-fingerprint:bundle:v1":
                 raise Wrong("index.json is not the one that was signed")
+            self.signed["index.signed.json"] = signed
             self.say("the list of files is signed by " + ", ".join(signed))
         else:
             self.note("the list of files is not signed: compare the digest of the whole pack with what you were told")
@@ -91,7 +96,7 @@ class Check:
             raise Wrong(name + " is not the envelope of that digest")
         statement, signed = open_envelope(data, self.keys, name)
         kind = statement["predicateType"].split(":")[2]
-        self.signers |= set(signed)
+        self.signed[name] = signed
         if kind == "fingerprint":
             self.manifests[sha256] = statement["predicate"]
         elif kind in ("verification", "audit"):
@@ -100,6 +105,8 @@ class Check:
             self.reveals.append(statement["predicate"])
         elif kind == "key-event" and statement["predicate"]["action"] == "revoke":
             event = statement["predicate"]
+            time = datetime.fromisoformat(event["time"].replace("Z", "+00:00"))
+            self.revoked[event["key_id"]] = min(time, self.revoked.get(event["key_id"], time))
             self.note("key %s was revoked at %s" % (event["key_id"][:16], event["time"]))
         self.say("%s %s is signed by %s" % (kind, sha256[:16], ", ".join(k[:16] for k in signed)))
 
@@ -174,4 +181,13 @@ class Check:
             time, authority = timestamps.check(self.pack[name], self.pack[envelope], found)
         except Wrong as error:
             raise Wrong("%s: %s" % (name[:40], error)) from error
+        self.stamped[envelope] = min(time, self.stamped.get(envelope, time))
         self.say("%s existed at %s, says %s" % (envelope[:26], time.isoformat().replace("+00:00", "Z"), authority))
+
+    def revocation(self, name):
+        """A signature by a key that was revoked counts only with a timestamp from before."""
+        stamped = self.stamped.get(name)
+        times = [self.revoked.get(key) for key in self.signed[name]]
+        if not any(time is None or (stamped is not None and stamped < time) for time in times):
+            text = "%s is signed by a key that was revoked, and no timestamp shows that it is older"
+            raise Wrong(text % name[:26])

@@ -130,6 +130,13 @@ class Lineage:
             if what in verdict and not math.isclose(mine, verdict[what], rel_tol=1e-9, abs_tol=1e-9):
                 raise Wrong("%s: %s is %.6g, stated as %.6g" % (name, what, mine, verdict[what]))
 
+    def authors(self, used, name):
+        """The calibration states the references' authors as they are signed."""
+        stated = [r["author"] for r in self.references if r["author"] is not None] if self.kind != "declared" else []
+        unstated = used["n"] - len(stated) if self.kind != "declared" else 0
+        if used["authors"] != len(set(stated)) or used.get("unstated", unstated) != unstated:
+            raise Wrong("%s: the references have %d authors, stated as %d" % (name, len(set(stated)), used["authors"]))
+
     def above_usual(self, found):
         """A family's share of the score: how much more it matches than unrelated models do."""
         family, name = self.families[found["name"]], found["name"]

@@ -34,7 +34,7 @@ def main(arguments=None, pack=None):
     if not asked.key:
         check.note("keys from the pack itself: compare their ids with what the signers publish")
     check.run()
-    for key_id in sorted(check.signers):
+    for key_id in sorted({key for signed in check.signed.values() for key in signed}):
         check.note("signer " + key_id)
     sys.stdout.write("\n".join(check.lines) + "\n")
     sys.stdout.write("All that could be recomputed agrees.\n" if not check.failed else "%d WRONG\n" % check.failed)

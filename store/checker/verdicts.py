@@ -96,6 +96,7 @@ class Verdicts:
         self.compare_total(lineage, possible, stated, name)
         self.compare_between(lineage, verdict, name)
         lineage.figures(verdict, settings, name)
+        lineage.authors(used, name)
         unasked = bool(manifest.get("controls")) and not verdict.get("controls")
         lineage.conclude(verdict, max(controls, kin) <= shared and not unasked, name)
         if verdict["lineage"] == "unrelated" and not same_labels(answers.label_space(row), manifest):
@@ -182,6 +183,8 @@ class Verdicts:
             raise Wrong("%s: its p-value is not that among control sets" % name)
         if verdict["lineage"] != ("derived" if p <= alpha else "inconclusive"):
             raise Wrong("%s: said %s, and p is %.3g at alpha %g" % (name, verdict["lineage"], p, alpha))
+        if "error" in verdict and not math.isclose(verdict["error"], alpha * settings, rel_tol=1e-9):
+            raise Wrong("%s: error is %.6g, stated as %.6g" % (name, alpha * settings, verdict["error"]))
         self.check.say("%s: %s; p = %.3g among %d control sets" % (name, verdict["lineage"], p, used["n"]))
 
     def integrity(self, row, manifest, run, name):

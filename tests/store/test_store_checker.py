@@ -31,12 +31,14 @@ from fingerprint.canonical import canonical
 from fingerprint.decision.correction import benjamini_hochberg
 from fingerprint.decision.integrity import IntegrityTest, Trials
 from fingerprint.errors import Tampered
+from store import revocation
 from store import timestamps as tool_timestamps
 from store.bundle import write_bundle
 from store.checker import compression, integrity, tails, timestamps
 from store.checker.check import Check
 from store.checker.reading import Wrong, read_pack
 from store.database import Database
+from store.keys import public_pem
 from store.locks import Secret
 
 Row = dict[str, Any]
@@ -136,6 +138,7 @@ def test_step_by_step(made: Made, world: World, tmp_path: Path, capsys: pytest.C
             "p": (verdict(total_p=1e-6), "total p"),
             "error": (verdict(error=0.01), "error is"),
             "score": (verdict(score=0.9), "score is"),
+            "authors": (lambda row: row["verdict"]["calibration"].update(authors=39), "have 20 authors, stated as 39"),
             "between": (verdict(p_value=1e-4), "which no test gives"),
             "evidence": (lambda row: row["verdict"]["evidence"][-1].__setitem__(1, 4.0), "stated as 4.0000"),
             "shorter": (lambda row: row["verdict"]["evidence"].pop(), "evidence after"),
@@ -219,7 +222,7 @@ def test_control_sets_alone(world: World, tmp_path: Path, capsys: pytest.Capture
     made = Made(references=0, controls=24, kind="auto", seed=4)
     path = packed(world, tmp_path / "e.zip", judged(made, copy_of(made)))
     honest(path, capsys, "p = 0.04 recomputed from the answers to 24 control sets", "derived; p = 0.04 among 24")
-    refused(world, path, capsys, CONTROLS)
+    refused(world, path, capsys, {**CONTROLS, "error": (verdict(error=0.01), "error is 0.1, stated as 0.01")})
 
 
 # --- public ancestors ------------------------------------------------------------------------------------------------
@@ -559,6 +562,29 @@ def test_timestamps_in_a_pack(made: Made, world: World, tmp_path: Path, capsys: 
         assert (code, out.count("WRONG   ")) == (4, 1), (name, out)
 
 
+@pytest.mark.parametrize(("since", "holds"), [("2026-11-28T12:00:01.000Z", True), ("2026-11-28T12:00:00.000Z", False)])
+def test_a_revoked_key_counts_with_an_older_timestamp(
+    made: Made, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], since: str, holds: bool
+) -> None:
+    maker = Maker()
+    (world.home.ensure(world.home.authorities) / "root.pem").write_bytes(maker.root_pem())
+    content = read_pack(packed(world, tmp_path / "e.zip", judged(made, copy_of(made)), stamp=maker.answer))
+    event = revocation.event("revoke", world.signer.key_id, since, [world.stranger])
+    content[f"envelopes/{hashlib.sha256(event).hexdigest()}.json"] = event
+    content[f"keys/{world.stranger.key_id}.pub"] = public_pem(world.stranger.public)
+    content.pop("index.signed.json")
+    world.signer, signer = world.stranger, world.signer  # who signs the list of files
+    code, out = checked(rewritten(world, tmp_path / "r.zip", content), capsys)
+    world.signer = signer
+    assert (code, out.count("is signed by a key that was revoked")) == ((0, 0) if holds else (4, 2)), out
+    stamps = [name for name in content if name.startswith("timestamps/")]
+    world.signer = world.stranger
+    rest = {name: data for name, data in content.items() if name not in stamps[:1]}
+    code, out = checked(rewritten(world, tmp_path / "r.zip", rest), capsys)
+    world.signer = signer
+    assert (code, out.count("is signed by a key that was revoked")) == (4, 1 if holds else 2), out
+
+
 # --- the pack as a whole ---------------------------------------------------------------------------------------------
 
 
@@ -571,6 +597,9 @@ def test_a_zip_runs_by_itself_and_a_folder_stays_as_it_is(made: Made, world: Wor
         done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, cwd=tmp_path)
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         assert "All that could be recomputed agrees." in done.stdout
+    (tmp_path / "alone.py").write_bytes(Path(script).read_bytes())
+    done = subprocess.run([sys.executable, "alone.py"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1 and "needs the folder checker/" in done.stderr
     (tmp_path / "folder" / "run.json").write_bytes(b"{}")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert done.returncode == 4 and "WRONG" in done.stdout
