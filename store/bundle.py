@@ -288,8 +288,8 @@ To check all of it, offline, with Python 3.9 or later and the package `cryptogra
 
 or, before it is unpacked, `python evidence.zip`. It recomputes
 
-- signatures, digests, and timestamps with the certificates that they lead to; a revoked key's signature counts only with a
-  timestamp from before
+- signatures, digests, and timestamps with the certificates that they lead to; a revoked key's signature counts only
+  with a timestamp from before
 - the proofs of the revealed probes, and which of them match
 - p-values, error levels, scores, power and lineage, with the fitted tail simulated anew
 - for questions asked step by step, the bet after each answer
