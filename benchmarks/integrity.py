@@ -10,7 +10,7 @@ accuracy is measured on images that neither saw. The same suspects answer the sa
 sensitive samples (He, Zhang and Lee, CVPR 2019) and boundary samples of highest entropy over the top classes, both our
 re-implementation; their published rule is "any other label is tampering", and beside it stands this tool's statistic
 on their probes. `--out` keeps the record and every answer: a run
-that was killed goes on where it was.
+that was killed goes on where it was, and `--judge` judges what there is without asking for more.
 """
 
 from __future__ import annotations
@@ -227,6 +227,7 @@ def main() -> None:
         help="no trained copies in the record, no distilled suspects, competitors' probes by their own rule only",
     )
     parser.add_argument("--every", type=int, default=1, help="only every so many suspects")
+    parser.add_argument("--judge", action="store_true", help="judge the answers that --out holds, ask for no more")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     path, rest, test = _inputs(given.owner, given.data, given.test, given.out)
@@ -239,7 +240,7 @@ def main() -> None:
     base = float((owner.predict(test.images).argmax(axis=1) == test.labels).mean())
     print(f"owner accuracy {base:.3f}; {len(record.manifest.trials)} trials; {len(sets['record'])} probes", flush=True)
     suspects = Suspects(owner, thief, test, sets, given.out / f"answers-{path.stem}")
-    found = suspects.answered(every=given.every, distilled=not given.light)
+    found = suspects.answered(every=given.every, distilled=not given.light, ask=not given.judge)
     rivals = () if given.light else ("sensitive samples", "boundary entropy")
     rows = judged(record, owned, {name: asked(sets[name], owner, data) for name in rivals}, found, base)
     (given.out / f"integrity-{path.stem}.json").write_text(json.dumps([row.__dict__ for row in rows], indent=1))

@@ -113,19 +113,27 @@ class Suspects:
         self._digest = digest.hexdigest()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def answered(self, *, every: int, distilled: bool) -> list[Answered]:
-        """All suspects, or every so many; those that this installation can't make are left out, with a line."""
+    def answered(self, *, every: int, distilled: bool, ask: bool = True) -> list[Answered]:
+        """All suspects, or every so many; those that this installation can't make are left out, with a line.
+
+        They are asked in four rounds through the list, so that a part of them is as mixed as all. Without `ask` only
+        those that were asked before.
+        """
         numbered = list(enumerate([*suspects(zlib.crc32(b"suspects")), *OTHER_TOOLS]))
         chosen = [pair for pair in numbered if pair[0] % every == 0 and (distilled or not pair[1].startswith("distil"))]
-        found = [self._one(number, how) for number, how in sorted(chosen, key=lambda pair: (pair[0] % 4, pair[0]))]
+        found = [
+            self._one(number, how, ask=ask) for number, how in sorted(chosen, key=lambda pair: (pair[0] % 4, pair[0]))
+        ]
         return [one for one in found if one is not None]
 
-    def _one(self, number: int, how: str) -> Answered | None:
+    def _one(self, number: int, how: str, *, ask: bool) -> Answered | None:
         file = self._folder / f"{number:03d}.npz"
         if file.is_file():
             with np.load(file) as kept:
                 if str(kept["digest"]) == self._digest and str(kept["how"]) == how:
                     return Answered(how, float(kept["accuracy"]), {name: kept[f"set {name}"] for name in self._sets})
+        if not ask:
+            return None
         begun = time.perf_counter()
         try:
             with self._made(number, how) as predict:

@@ -2,7 +2,9 @@
 
 Features, each of a copy with itself left out: the deviation of `integrity` from the nearest copy of each kind; how much
 the changes of the log margins point the same way as those of each kind's copies (the largest cosine); how large the
-changes are on integrity and on lineage probes, how many labels changed, and whether they pile up on one. Penalty and
+changes are on integrity and on lineage probes, how many labels changed, and whether they pile up on one; whether few
+probes bear the change; the slope of the line from the owner's margins to the copy's, and what it leaves; and how many
+margins differ from all others (rounded outputs repeat). Penalty and
 temperature are chosen on left-out copies, each kind counting the same. What is farther from every copy than copies are
 from each other is not named. Why not with labels: ADR 0028.
 """
@@ -30,13 +32,14 @@ from fingerprint.decision.attribution import (
     softmax,
     temperature_of,
 )
-from fingerprint.decision.deviation import Deviation
+from fingerprint.decision.deviation import Deviation, LocalDeviation
 from fingerprint.decision.integrity import Trials
 from fingerprint.decision.logistic import Logistic
 from fingerprint.model import Labels
 
 PENALTIES = (1e-3, 1e-2, 1e-1)
 LINEAGE = 0.3  # weight of lineage probes in directions: their margins are wide, and their changes large
+CERTAIN = 9.2  # nats: log margins stop there (`statistics.centred_log_outputs`)
 HAIR = 0.03  # deviation, and nats, below which differences say nothing
 
 
@@ -50,7 +53,8 @@ class SoftAttributor:
 
     def __init__(self, trials: Trials, integrity: NDArray[np.bool_]) -> None:
         self._trials, self._integrity = trials, integrity
-        self._deviation = Deviation(part_of(trials, integrity), "soft margins")
+        near = part_of(trials, integrity)
+        self._deviations = (Deviation(near, "soft margins"), LocalDeviation(near, "soft margins"))
         kinds = np.array([KINDS.index(kind_of(how)) for how in trials.hows], np.int64)
         counts = np.bincount(kinds, minlength=len(KINDS))
         self._kept = np.nonzero((counts[kinds] >= FEWEST) | (kinds == 0))[0]
@@ -81,7 +85,7 @@ class SoftAttributor:
     def name(self, labels: Labels, margins: NDArray[np.float64] | None) -> Attribution:
         """The likely transformation of a model that gives these labels (N,) and log margins (N,)."""
         assert margins is not None  # noqa: S101  (there are none with labels only)
-        ratios = self._deviation.ratios(margins[None, self._integrity])
+        ratios = [deviation.ratios(margins[None, self._integrity]) for deviation in self._deviations]
         alike = self._direction(margins[None]) @ self._directions.T
         row = (self._features(labels[None], margins[None], ratios, alike) - self._centre) / self._scale
         chances = softmax(self._logistic.scores(row) / self._temperature)[0]
@@ -97,7 +101,7 @@ class SoftAttributor:
         """(M, F): of the copies that are learnt from."""
         alike = self._directions @ self._directions.T
         np.fill_diagonal(alike, -1.0)
-        trials, ratios = self._trials, self._deviation.among_copies()
+        trials, ratios = self._trials, [deviation.among_copies() for deviation in self._deviations]
         return self._features(trials.labels, trials.margins, ratios, alike)[self._kept]
 
     def _direction(self, margins: NDArray[np.float64]) -> Matrix:
@@ -106,17 +110,45 @@ class SoftAttributor:
         return np.asarray(change / (np.linalg.norm(change, axis=1, keepdims=True) + 1e-9))
 
     def _features(
-        self, labels: NDArray[np.int64], margins: NDArray[np.float64], ratios: Matrix, alike: Matrix
+        self, labels: NDArray[np.int64], margins: NDArray[np.float64], ratios: list[Matrix], alike: Matrix
     ) -> Matrix:
-        """(M, F) of labels and margins (M, N) on all probes, deviations and cosines (M, T) to the copies."""
-        near = [np.log(HAIR + np.minimum(ratios[:, group].min(axis=1), FAR)) for group in self._groups]
+        """(M, F) of labels and margins (M, N) on all probes, deviations of both sorts and cosines (M, T) to copies."""
+        near = [np.log(HAIR + np.minimum(r[:, group].min(axis=1), FAR)) for r in ratios for group in self._groups]
         cosines = [alike[:, group].max(axis=1) for group in self._groups]
-        changed, change = labels != self._trials.targets, margins - self._trials.margins[:1]
+        own = self._trials.margins[:1]
+        changed, change = labels != self._trials.targets, margins - own
         sides = (self._integrity, ~self._integrity)
-        sizes = [np.log(HAIR + np.sqrt(np.square(change[:, side]).mean(axis=1))) for side in sides]
         rates = [logit(changed[:, side]) for side in sides]
-        shift = np.arcsinh(3.0 * change[:, ~self._integrity].mean(axis=1))
-        return np.stack([*near, *cosines, *rates, favourite(labels, changed), *sizes, shift], axis=1)
+        sizes = [part for side in sides for part in spread(change[:, side])]
+        lines = [part for side in sides for part in line(own[0, side], margins[:, side])]
+        return np.stack(
+            [*near, *cosines, *rates, favourite(labels, changed), *sizes, *lines, distinct(margins)], axis=1
+        )
+
+
+def spread(change: Matrix) -> list[NDArray[np.float64]]:
+    """Of changes (M, n): how large, the largest of them, how even, and the share of none."""
+    sizes = np.abs(change)
+    mean = np.sqrt(np.square(sizes).mean(axis=1))
+    even, none = np.median(sizes, axis=1) / (mean + HAIR), (sizes < HAIR).mean(axis=1)
+    return [np.log(HAIR + mean), np.log(HAIR + sizes.max(axis=1)), even, none]
+
+
+def line(own: NDArray[np.float64], margins: Matrix) -> list[NDArray[np.float64]]:
+    """Of margins (M, n) against the owner's (n,): slope less one, what the line leaves, and the mean change."""
+    centred, others = own - own.mean(), margins - margins.mean(axis=1, keepdims=True)
+    slope = others @ centred / max(float(centred @ centred), HAIR)
+    rest = np.sqrt(np.square(others - slope[:, None] * centred).mean(axis=1))
+    return [np.arcsinh(3.0 * (slope - 1.0)), np.log(HAIR + rest), np.arcsinh(3.0 * (margins.mean(axis=1) - own.mean()))]
+
+
+def distinct(margins: Matrix) -> NDArray[np.float64]:
+    """(M,) log share of margins (M, N) that differ from all others, those at the floor of probabilities left out."""
+    found = np.zeros(len(margins))
+    for i, row in enumerate(margins):
+        inner = np.abs(row) < CERTAIN
+        found[i] = np.log((1.0 + len(np.unique(np.round(row[inner], 4)))) / (1.0 + inner.sum()))
+    return found
 
 
 def attributor(trials: Trials, integrity: NDArray[np.bool_], *, soft: bool) -> Attributor | SoftAttributor:

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fingerprint.decision.attribution import LIKELY
-from fingerprint.decision.attribution_soft import SoftAttributor, attributor
+from fingerprint.decision.attribution_soft import HAIR, SoftAttributor, attributor, distinct, line, spread
 from fingerprint.decision.integrity import Trials
 
 NEAR, FAR, CLASSES = 100, 60, 8
@@ -114,3 +114,21 @@ def test_kinds_without_copies_are_never_named() -> None:
     for soft in (False, True):
         found = attributor(trials, INTEGRITY, soft=soft).name(owner.labels(margins), margins)
         assert set(found.probabilities) == {"re-encoded", "quantized", "pruned"}
+
+
+def test_what_changes_look_like() -> None:
+    """A fault that few probes bear, a steeper line, and outputs on a grid are seen each by a figure of its own."""
+    rng = np.random.default_rng(0)
+    own = rng.normal(3.0, 1.5, 200)
+    fault = np.where(np.arange(200) < 4, 5.0, 0.0)
+    margins = np.stack([own, own + fault, 1.5 * own + 1.0, np.round(own / 0.25) * 0.25])
+    largest, even, none = (np.stack(spread(margins - own))[i] for i in (1, 2, 3))
+    assert largest[1] == pytest.approx(np.log(HAIR + 5.0))
+    assert even[1] == 0.0 < even[3]
+    assert none[:2] == pytest.approx([1.0, 0.98])
+    slope, rest, mean = line(own, margins)
+    assert np.sinh(slope[2]) == pytest.approx(1.5)
+    assert rest[2] == pytest.approx(np.log(HAIR), abs=1e-6)
+    assert np.sinh(mean[2]) / 3.0 == pytest.approx(0.5 * own.mean() + 1.0)
+    assert distinct(margins)[0] == 0.0
+    assert distinct(margins)[3] < np.log(0.3)
