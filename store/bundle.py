@@ -300,7 +300,8 @@ or, before it is unpacked, `python evidence.zip`. It recomputes
 
 and says where it agrees. A line "note" says what rests on the signers' word: which of the probes that were not revealed
 match, what references match among fewer classes and beyond ancestors, which control probes match, which label means
-which, how a derivative was made, what weights share, and the contrastive alarm.
+which, how far outputs correlate with the owner's, what its copies answered, how a derivative was made, what weights
+share, and the contrastive alarm.
 
 OpenSSL checks timestamps too, and with -CRLfile and -crl_check also what an authority revoked, which the checker does
 not:

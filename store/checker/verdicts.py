@@ -45,6 +45,8 @@ class Verdicts:
     def counts(self, row, manifest, name):
         """Matches of the recorded answers, as far as they are listed and the targets of the probes were revealed."""
         if not row.get("answers"):
+            if row["verdict"].get("families"):
+                self.check.note("%s: its answers were not kept; the counts of matches are as signed" % name)
             return
         given, targets = set(row["answers"]["probes"]), {}
         for reveal in self.check.reveals:
@@ -55,7 +57,7 @@ class Verdicts:
         if targets and matched is not None:
             text = "%s: of %d revealed probes that it was asked, it gave the target on %d"
             self.check.say(text % (name, len(shown), matched))
-        if (row.get("workings") or {}).get("probes") and len(shown) < len(given):
+        if len(shown) < len(given):
             text = "%s: which of %d probes match is as signed; their targets were not revealed"
             self.check.note(text % (name, len(given) - len(shown)))
 
@@ -95,6 +97,8 @@ class Verdicts:
         possible = [min(1.0, p * settings) for p in (total, max(total, kin))]
         self.compare_total(lineage, possible, stated, name)
         self.compare_between(lineage, verdict, name)
+        if any(lineage.soft(found) for found in verdict["families"]):
+            self.check.note("correlations with the owner's outputs are as signed; these outputs are secret")
         lineage.figures(verdict, settings, name)
         lineage.authors(used, name)
         unasked = bool(manifest.get("controls")) and not verdict.get("controls")
@@ -223,6 +227,7 @@ class Verdicts:
         how = "" if verdict["integrity"] == concluded.integrity else " (by weights, as stated)"
         p = concluded.figures["p_compressed"]
         self.check.say("%s: integrity %s%s; p = %.3g recomputed" % (name, verdict["integrity"], how, p))
+        self.check.note("what the owner's copies answered is as signed; it comes from the encrypted record")
 
     def same_probes(self, copies, row, manifest, name):
         """The copies answered the integrity probes that the suspect was asked, with the targets that were revealed."""
