@@ -44,7 +44,8 @@ def test_an_audit_that_was_killed_while_it_took_over_goes_on(copied: Tool, model
     assert f"{killed} was cut short" in again.err and again.json["run"] == killed
     assert [row | {"cached": True} for row in first["results"]] == again.json["results"]
     with closing(sqlite3.connect(copied.home / "fingerprint.db")) as connection:
-        found = connection.execute("SELECT first, count, source_first FROM taken ORDER BY first").fetchall()
+        asked = "SELECT first, count, source_first FROM taken WHERE run_id = ? ORDER BY first"
+        found = connection.execute(asked, (killed,)).fetchall()
     assert found == [(0, 2, 0), (2, 1, 2)]
     assert copied("report", killed, "-f", "json").json["results"] == again.json["results"]
     assert copied("store", "check").code == 0

@@ -250,6 +250,7 @@ def test_a_read_only_database_still_serves(copied: Tool) -> None:
     assert created.code == 2 and "can't be written" in created.err
 
 
+@pytest.mark.slow  # ten busy timeouts are waited for
 def test_a_locked_database_costs_the_record_not_the_verdict(copied: Tool) -> None:
     blocker = sqlite3.connect(copied.home / "fingerprint.db", isolation_level=None)
     blocker.execute("BEGIN EXCLUSIVE")
