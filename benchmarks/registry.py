@@ -41,6 +41,7 @@ HOWS = ("prune:magnitude:{share:.4f}", "prune:magnitude:{share:.4f}+quantize:int
 KILLS = 3
 FDR = 0.01
 REPEATS = 3
+LARGE_BUDGET, LARGE_FILES = 300, 48  # probes and suspects of resnet20: a load and a batch take more than 100 ms
 
 
 class Registry:
@@ -395,11 +396,12 @@ def large(data: Path, folder: Path, workers: int) -> dict[str, float]:
     import many
 
     place = folder / "resnet20"
-    files = many.suspects(many.owner(data, place, "resnet20"), 16)
+    files = many.suspects(many.owner(data, place, "resnet20"), LARGE_FILES)
     home = place / "home"
     shutil.rmtree(home, ignore_errors=True)
     call(home, "keygen", "--no-passphrase")
-    call(home, "create", str(place / "owner.pt2"), "--name", "owner", "--declare-bound", "0.3", "--seed", "1")
+    made = ("--name", "owner", "--declare-bound", "0.3", "--seed", "1", "--budget", str(LARGE_BUDGET))
+    call(home, "create", str(place / "owner.pt2"), *made)
     arguments = ["audit", *map(str, files), "--calibration", "declared", "--no-cache", "-q", "-f", "jsonl"]
     start = timed(home, "audit", "--help")
     found: dict[str, list[float]] = {"share_of_bare": [], "second_worker": []}
