@@ -286,7 +286,13 @@ To check all of it, offline, with Python 3.9 or later and the package `cryptogra
 
     python check_evidence.py [--key SIGNER.pub] [--ca AUTHORITY.pem] [FOLDER or ZIP]
 
-or, before it is unpacked, `python evidence.zip`. It recomputes
+or, before it is unpacked, `python evidence.zip`. Both run the program in this pack, so they are for a pack of your own
+side. A pack that the other side gave you is checked by a program that did not come with it, with keys that you know:
+
+    python -m pip install dnn-fingerprint
+    python -m store.check_evidence --key SIGNER.pub evidence.zip
+
+The checker recomputes
 
 - signatures, digests, and timestamps with the certificates that they lead to; a revoked key's signature counts only
   with a timestamp from before

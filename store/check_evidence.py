@@ -3,9 +3,12 @@
 
     python check_evidence.py [--key SIGNER.pub]... [--ca AUTHORITY.pem]... [FOLDER or ZIP]
 
-or, without unpacking it, `python evidence.zip`. Needs Python 3.9 or later and the package `cryptography`, 42 or later;
-nothing of dnn-fingerprint. It recomputes the files' digests, the signatures, the timestamps, the run's results, the
-proofs of revealed probes, the counts of matches and the verdicts, and compares. The folder checker/ is the program.
+or, without unpacking it, `python evidence.zip`. Both run what the pack brings; a pack of the other side is checked by
+an installed dnn-fingerprint: `python -m store.check_evidence --key SIGNER.pub ZIP`.
+
+Needs Python 3.9 or later and the package `cryptography`, 42 or later; nothing of dnn-fingerprint. It recomputes the
+files' digests, the signatures, the timestamps, the run's results, the proofs of revealed probes, the counts of matches
+and the verdicts, and compares. The folder checker/ is the program.
 Exit code 0: all that could be recomputed agrees; 4: something does not.
 
 Without --key, the keys in the pack are used: then compare their ids with what the signers publish. The same holds for

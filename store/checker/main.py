@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib import resources
 from pathlib import Path
 
 from .check import Check
@@ -33,9 +34,16 @@ def main(arguments=None, pack=None):
     check = Check(pack, keys, authorities)
     if not asked.key:
         check.note("keys from the pack itself: compare their ids with what the signers publish")
+    if any(pack.get("checker/" + part.name) != part.read_bytes() for part in program()):
+        check.note("the pack brings another version of this checker; what it says of itself proves nothing")
     check.run()
     for key_id in sorted({key for signed in check.signed.values() for key in signed}):
         check.note("signer " + key_id)
     sys.stdout.write("\n".join(check.lines) + "\n")
     sys.stdout.write("All that could be recomputed agrees.\n" if not check.failed else "%d WRONG\n" % check.failed)
     return 4 if check.failed else 0
+
+
+def program():
+    """The files that this program consists of."""
+    return [part for part in resources.files(__package__).iterdir() if part.name.endswith(".py")]

@@ -6,7 +6,8 @@ import base64
 import json
 import zipfile
 
-LIMIT = 1 << 30  # bytes of a file in the pack
+LIMIT = 1 << 30  # bytes of all files in the pack
+FILES = 1_000_000
 
 
 class Wrong(Exception):
@@ -15,17 +16,23 @@ class Wrong(Exception):
 
 def read_pack(path):
     """Name -> bytes of a folder or zip file."""
-    found = {}
     if path.is_dir():
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            found[file.relative_to(path).as_posix()] = file.read_bytes()
-        return found
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+        within_limits([p.stat().st_size for p in files])
+        return {file.relative_to(path).as_posix(): file.read_bytes() for file in files}
     with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            if entry.filename in found or entry.file_size > LIMIT:
-                raise Wrong("the pack has a file twice, or one that is too large: " + entry.filename[:80])
-            found[entry.filename] = archive.read(entry)
+        entries = archive.infolist()
+        within_limits([entry.file_size for entry in entries])
+        found = {entry.filename: archive.read(entry) for entry in entries}  # never more than an entry's stated size
+    if len(found) != len(entries):
+        raise Wrong("the pack has a file twice")
     return found
+
+
+def within_limits(sizes):
+    """Refuse a pack that would fill the memory, before any of it is read."""
+    if len(sizes) > FILES or sum(sizes) > LIMIT:
+        raise Wrong("the pack is too large: %d files of %d bytes" % (len(sizes), sum(sizes)))
 
 
 def canonical(value):
