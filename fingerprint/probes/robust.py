@@ -67,19 +67,13 @@ class RobustFamily(ProbeFamily):
         """See `ProbeFamily.generate`."""
         maker = Maker(context, self.name)
         seeds, targets = maker.starts(count, self.start, "robust"), maker.balanced(count, "robust")
-        descent = Descent(
-            steps=self.steps,
-            rate=self.rate,
-            rule="normal",
-            jitter=self.noise,
-            draws=self.draws,
-            cut=0.0 if self.cut == 1.0 else -self.cut,
-        )
+        descent = noisy_descent(self.steps, self.rate, self.noise, self.draws, self.cut)
         if context.twins and self.weight:
             sample = maker.starts(min(SPREAD_SAMPLE, maker.owner.chunk), "uniform", "twins")
             spreads = [logit_spread(twin, sample) for twin in context.twins]
             beside = Beside(maker.owner, context.twins)
-            loss = self._apart(targets, [maker.spread, *spreads], context.classes)
+            margins = Margins(self.far, 0.0, self.against, self.weight)
+            loss = apart(targets, [maker.spread, *spreads], context.classes, margins)
             images, _ = descend(beside, seeds, loss, descent, maker.generator("robust"))
             maker.owner.passes += beside.spent()
         else:
@@ -88,19 +82,37 @@ class RobustFamily(ProbeFamily):
         maker.step(count, count)
         return maker.candidates(images, targets, ["robust"] * count, settings(self), slack=SLACK * maker.spread)
 
-    def _apart(self, targets: torch.Tensor, spreads: Sequence[float], classes: int) -> Loss:
-        """How far the owner's margin is from `far`, and those of the others from `-against`; logits side by side."""
 
-        def loss(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-            goal = targets[rows.cpu()].to(logits.device)
-            own, *others = (
-                target_margin(part, goal) / spread
-                for part, spread in zip(torch.split(logits, classes, dim=1), spreads, strict=True)
-            )
-            held = [torch.relu(margin + self.against) for margin in others]
-            return torch.relu(self.far - own) + self.weight * torch.stack(held).sum(dim=0)
+def noisy_descent(steps: int, rate: float, noise: float, draws: int, cut: float) -> Descent:
+    """Large steps along gradients that are averaged over noisy looks and freed of the highest frequencies."""
+    return Descent(steps=steps, rate=rate, rule="normal", jitter=noise, draws=draws, cut=0.0 if cut == 1.0 else -cut)
 
-        return loss
+
+@dataclass(frozen=True)
+class Margins:
+    """What margins should be, each in a net's own logit spread: `far` on the owner, `along` on its kin, and below
+    zero by `against` on all others. weight: of each net but the owner in the loss."""
+
+    far: float
+    along: float
+    against: float
+    weight: float
+
+
+def apart(targets: torch.Tensor, spreads: Sequence[float], classes: int, wanted: Margins, kin: int = 0) -> Loss:
+    """What the margins lack, where the logits of the owner, its `kin` and others stand side by side (`Beside`)."""
+
+    def loss(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        goal = targets[rows.cpu()].to(logits.device)
+        own, *rest = (
+            target_margin(part, goal) / spread
+            for part, spread in zip(torch.split(logits, classes, dim=1), spreads, strict=True)
+        )
+        lacking = [torch.relu(wanted.along - margin) for margin in rest[:kin]]
+        lacking += [torch.relu(margin + wanted.against) for margin in rest[kin:]]
+        return torch.relu(wanted.far - own) + wanted.weight * torch.stack(lacking).sum(dim=0)
+
+    return loss
 
 
 class Beside(DifferentiableOwner):

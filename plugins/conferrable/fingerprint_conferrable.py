@@ -11,7 +11,7 @@ and freed of high frequencies. Unlike the paper's, probes start from noise and n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,11 +22,11 @@ from torch import nn
 from fingerprint.data import CleanImages
 from fingerprint.errors import CreateError, UsageError
 from fingerprint.model import Channels, InputSpec
-from fingerprint.probes.descent import Descent, Loss, descend
+from fingerprint.probes.descent import descend
 from fingerprint.probes.gradient import DifferentiableOwner, logit_spread, target_margin
 from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, settings
 from fingerprint.probes.making import Maker
-from fingerprint.probes.robust import SLACK, Beside
+from fingerprint.probes.robust import SLACK, Beside, Margins, apart, noisy_descent
 from fingerprint.probes.seeds import numpy_seed
 from fingerprint.progress import Progress
 
@@ -88,15 +88,9 @@ class ConferrableFamily(ProbeFamily):
         sample = maker.starts(min(SPREAD_SAMPLE, maker.owner.chunk), "uniform", "spreads")
         spreads = [maker.spread, *(logit_spread(net, sample) for net in (*near, *others))]
         beside = Beside(maker.owner, [*near, *others])
-        descent = Descent(
-            steps=self.steps,
-            rate=self.rate,
-            rule="normal",
-            jitter=self.noise,
-            draws=self.draws,
-            cut=0.0 if self.cut == 1.0 else -self.cut,
-        )
-        loss = self._loss(targets, spreads, len(near), context.classes)
+        descent = noisy_descent(self.steps, self.rate, self.noise, self.draws, self.cut)
+        margins = Margins(self.far, self.along, self.against, self.weight)
+        loss = apart(targets, spreads, context.classes, margins, kin=len(near))
         images, _ = descend(beside, starts, loss, descent, maker.generator(self.name))
         maker.owner.passes += beside.spent()
         with torch.no_grad():
@@ -119,21 +113,6 @@ class ConferrableFamily(ProbeFamily):
         school = _School(maker.context, data, self.epochs, self.students + rivals)
         near = [school.net(maker.owner.logits, n, labels_only=n % 3 == 2) for n in range(self.students)]
         return near, [*others, *(school.net(None, n) for n in range(rivals))]
-
-    def _loss(self, targets: torch.Tensor, spreads: Sequence[float], near: int, classes: int) -> Loss:
-        """What the margins lack, logits of owner, students and others side by side."""
-
-        def loss(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-            goal = targets[rows.cpu()].to(logits.device)
-            own, *rest = (
-                target_margin(part, goal) / spread
-                for part, spread in zip(torch.split(logits, classes, dim=1), spreads, strict=True)
-            )
-            lacking = [torch.relu(self.along - margin) for margin in rest[:near]]
-            lacking += [torch.relu(margin + self.against) for margin in rest[near:]]
-            return torch.relu(self.far - own) + self.weight * torch.stack(lacking).sum(dim=0)
-
-        return loss
 
 
 class _School:
