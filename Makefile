@@ -22,7 +22,7 @@ test: $(STAMP)  ## everything but the long suites; fast unit tests first
 		tests/store tests/sources tests/report tests/probes tests/golden
 
 test-all: $(STAMP)  ## the long suites too
-	$(BIN)/python -m pytest -q -m "not cuda"
+	$(BIN)/python -m pytest -q -m "not cuda" --hypothesis-profile=searching
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """`make demo`: the main job end to end on a small real model, through the real command line.
 
-Trains a CNN on scikit-learn's digits, fingerprints it, derives copies, trains a dozen independent models (ten
+Trains a CNN on scikit-learn's digits, fingerprints it, derives copies, trains twenty-two independent models (twenty
 calibrate, two are suspects), verifies all of them, audits the folder, and checks every verdict.
 """
 
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import digits
 
 FOLDER = Path(os.environ.get("FINGERPRINT_DEMO", ".demo"))
+REFERENCES = 20  # enough for findings of four or five copies to stand together at a false discovery rate of 1 %
 COMMAND = str(Path(sys.executable).with_name("fingerprint"))
 console = Console()
 
@@ -38,12 +39,13 @@ def fingerprint(*arguments: str | Path, expect: tuple[int, ...] = (0,)) -> str:
 
 
 def train_models() -> Path:
-    """The owner's model, ten references and two independent suspects."""
-    console.print("Training the owner's model and twelve independent ones on scikit-learn's digits ...")
+    """The owner's model, twenty references and two independent suspects."""
+    console.print("Training the owner's model and twenty-two independent ones on scikit-learn's digits ...")
     owner = digits.save(digits.train(seed=1), FOLDER / "release" / "digits.pt2")
-    for i in range(12):
-        model = digits.train(seed=100 + i, width=(16, 24, 32)[i % 3], depth=(2, 3, 4)[i // 4])
-        folder, name = ("references", f"reference-{i}") if i < 10 else ("suspects", f"independent-{i - 9}")
+    for i in range(REFERENCES + 2):
+        model = digits.train(seed=100 + i, width=(16, 24, 32)[i % 3], depth=(2, 3, 4)[i // 3 % 3])
+        known = i < REFERENCES
+        folder, name = ("references", f"reference-{i}") if known else ("suspects", f"independent-{i - REFERENCES + 1}")
         digits.save(model, FOLDER / folder / f"{name}.onnx", author=f"author-{i}")
     return owner
 

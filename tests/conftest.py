@@ -14,8 +14,9 @@ from fingerprint.engine.environment import spin_briefly
 spin_briefly()  # before any test imports PyTorch
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: what tests start would ignore Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
-settings.register_profile("shared-machine", deadline=None)
-settings.load_profile("shared-machine")
+settings.register_profile("repeatable", deadline=None, derandomize=True)  # the same examples whenever it is run
+settings.register_profile("searching", deadline=None)  # new ones each time: make test-all
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

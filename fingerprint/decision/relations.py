@@ -168,7 +168,8 @@ def _unit(outputs: Floats) -> NDArray[np.float64]:
 def _closeness(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     """1 - mean absolute difference off the diagonal."""
     count = len(first)
-    return float(1.0 - np.abs(first - second)[~np.eye(count, dtype=bool)].mean())
+    differences = np.abs(first - second)[~np.eye(count, dtype=bool)]
+    return float(max(-1.0, 1.0 - differences.mean()))  # not below by rounding
 
 
 def _same_length(first: int, second: int) -> None:
