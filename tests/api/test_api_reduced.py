@@ -15,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from fingerprint.api import examination
 from fingerprint.api.reduced import answered, order_of, reduced
 from fingerprint.api.results import Result
 from fingerprint.api.verify import VerifyOptions, verify
 from fingerprint.engine.labels import LabelMap, learn
 from fingerprint.engine.session import WorkerPool
+from fingerprint.engine.settle import Setting, Settled
 from fingerprint.errors import Tampered
 from fingerprint.record import Fingerprint, Payload
 
@@ -68,6 +70,25 @@ def test_without_enough_clean_images_permuted_labels_are_no_accusation_and_no_ac
 ) -> None:
     path = make.save_onnx(with_rows(world.net, list(PERMUTED)), tmp_path / "permuted.onnx")
     assert run(record, pool, path, None).lineage == "inconclusive"
+
+
+@pytest.mark.parametrize(("relabelled", "said"), [(False, "unrelated"), (True, "inconclusive")])
+def test_labels_that_seem_to_mean_something_else_are_no_acquittal(
+    world: World,
+    record: Fingerprint,
+    pool: WorkerPool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    relabelled: bool,
+    said: str,
+) -> None:
+    settled = Settled((Setting(make.SPEC),), 0.5, 64, 64, relabelled=relabelled)
+    monkeypatch.setattr(examination, "settle", lambda *_: settled)
+    bare = tmp_path / "bare.onnx"
+    bare.write_bytes(world.stranger_onnx.read_bytes())
+    result = run(record, pool, bare, world.data_npz)
+    assert result.lineage == said
+    assert ("mean something else" in reason_of(result)) is relabelled
 
 
 @pytest.mark.parametrize("sidecar", [True, False])

@@ -265,3 +265,14 @@ def test_stretches_of_a_part_of_a_run() -> None:
     assert TakenRows("s", 0, 2).followed_by(TakenRows("s", 2, 1)) == TakenRows("s", 0, 3)
     assert TakenRows("s", 0, 2).followed_by(TakenRows("s", 3, 1)) is None
     assert takeovers.read_told("r", None) == []
+
+
+def test_references_that_contradict_each_other_are_no_results(world: World, runs: tuple[str, str]) -> None:
+    """Two for one position, each with its own right digest."""
+    first, _ = runs
+    third = world.database.start_run("audit", {"alpha": 0.01}, "0.1.0")
+    connection = world.database._connection
+    with connection.transaction():
+        takeovers.insert(connection, [Taken(third, 0, 3, first, 0), Taken(third, 2, 2, first, 4)])
+    with pytest.raises(Tampered, match=f"{third} takes over two results at position 2"):
+        world.database.results(third)
