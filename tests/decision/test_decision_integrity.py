@@ -227,6 +227,19 @@ def test_a_record_without_rounded_activations_accuses_nobody(owner: Simulated) -
     assert "rounded activations" in test.decide(owner.labels(wild), wild)[1].reason
 
 
+def test_a_scheme_of_few_copies_does_not_calibrate(trials: Trials) -> None:
+    """Three copies that answer at random are no measure of how far compression goes, for they stand for no others."""
+    rng = np.random.default_rng(8)
+    odd = Trials(
+        hows=(*trials.hows, *(f"prune:channel:{share}" for share in (0.1, 0.2, 0.3))),
+        labels=np.concatenate([trials.labels, rng.integers(0, CLASSES, (3, PROBES))]),
+        margins=np.concatenate([trials.margins, rng.normal(0, 20, (3, PROBES))]),
+        targets=trials.targets,
+    )
+    plain, other = (IntegrityTest(known, [], 0.05).decide(trials.targets, None)[1] for known in (trials, odd))
+    assert other.copies == plain.copies > 0
+
+
 def test_the_owners_own_answers_are_intact_without_anything_declared(trials: Trials) -> None:
     conclusion, evidence = IntegrityTest(trials, [], 0.01).decide(trials.targets, None)
     assert conclusion == "intact"
