@@ -112,7 +112,13 @@ def plan(data: Path, scale: str) -> Plan:
         for number, (name, kind) in enumerate(TRAINED.items())
     ]
     owners = (
-        Base("akamaster_resnet20", "akamaster", path=data / "cifar10/akamaster_resnet20.pt2"),
+        Base(
+            "akamaster_resnet20",
+            "akamaster",
+            path=data / "cifar10/akamaster_resnet20.pt2",
+            twins=2,
+            twin_recipe=recipe("resnet20", scale, SEED + 2),
+        ),
         Base("plain", "bench-owner", recipe=recipe("plain", scale, SEED + 1), other=other("plain"), twins=2),
     )
     return Plan(f"cifar10-{scale}", SPEC, 10, owners, (*trained, *strangers), MATCHED, rows(scale), HALVES, SEED)

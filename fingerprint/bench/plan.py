@@ -15,7 +15,8 @@ class Base:
     """An owner or a stranger as released: a file of somebody's, or a net that the benchmark trains.
 
     other: the architecture that a student of another kind gets (a name of `distil`). twins: nets that its owner trains
-    by the same recipe from other seeds, which screen its probes and are nobody's suspects.
+    by the same recipe from other seeds, which screen its probes and are nobody's suspects. twin_recipe: how they are
+    trained where the owner itself is a file.
     """
 
     name: str
@@ -24,11 +25,12 @@ class Base:
     recipe: Recipe | None = None
     other: str = "cnn"
     twins: int = 0
+    twin_recipe: Recipe | None = None
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.recipe is None):
             raise UsageError(f"{self.name} needs a file or a recipe, not both")
-        if self.twins and self.recipe is None:
+        if self.twins and self.recipe is None and self.twin_recipe is None:
             raise UsageError(f"{self.name} has no recipe to train twins by")
 
 

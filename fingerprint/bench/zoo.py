@@ -113,14 +113,14 @@ class Zoo:
                 self.progress.step("zoo", done, total)
 
     def twins(self, base: Base) -> list[Path]:
-        """The nets that this owner trained by the same recipe to screen with; they are no members."""
-        recipe = base.recipe
+        """The nets that this owner trained by its recipe to screen with; they are no members."""
+        recipe = base.recipe or base.twin_recipe
         if not base.twins or recipe is None:
             return []
         found = []
         for number in range(base.twins):
-            twin = replace(base, name=f"{base.name}-twin-{number}", twins=0)
-            twin = replace(twin, recipe=replace(recipe, seed=recipe.seed + TWIN_SEEDS + number))
+            other = replace(recipe, seed=recipe.seed + TWIN_SEEDS + number)
+            twin = replace(base, name=f"{base.name}-twin-{number}", path=None, recipe=other, twins=0, twin_recipe=None)
             try:
                 found.append(self._trained(twin, self.build).path)
             except DataError as error:

@@ -2,7 +2,9 @@
 
 On *clean* inputs only, never by maximising the match on probes (DESIGN section 5). Settings that explain the clean
 inputs equally well are all kept, and the caller pays for trying each of them. The true setting, if it is among the
-candidates, is dropped with probability `SEPARATED` at most.
+candidates, is dropped with probability `SEPARATED` at most; if nothing else explains them better than the truth does. A
+file that blurs what it is given does: more contrast makes up for it. So the owner's own normalization, which a copy
+shares with him, is tried as well unless it explains far less.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ SEPARATED = 0.01  # largest probability that the true setting is dropped for ano
 ABOVE_CHANCE = 1e-3  # the best setting must be better than guessing at this level, all candidates together
 MAPPED_ACCURACY = 0.5  # of a learned map, on the classes that it knows: below, the model does some other task
 MOST_KEPT = 4  # equally good settings that are tried at most
+OWN_KEEPS = 0.8  # the first candidate's normalization is tried too where it explains this share of what the best does
 LOOKS = (64, 256)  # clean images after which candidates that are worse are dropped; who is left gets the rest
 
 NORMALIZATIONS: tuple[tuple[tuple[float, float], tuple[float, ...], tuple[float, ...]], ...] = (
@@ -158,17 +161,20 @@ class _Race:
         self._answers: dict[InputSpec, Labels] = {}
         self._widths: dict[InputSpec, int] = {}  # 0: no answer
         self._queries = 0
+        self._first: InputSpec | None = None
 
     def run(self, options: list[InputSpec]) -> Settled:
         """Look, drop, look again."""
         looks = sorted({min(look, len(self._clean)) for look in (*LOOKS, len(self._clean))})
         level = SEPARATED / len(looks) / max(1, 2 * len(options) - 1)
+        self._first = options[0] if options else None
         good: list[Reading] = []
         for end in looks:
             self._look(options, end)
             readings = [r for spec in options if self._widths[spec] for r in self._readings(spec, level)]
             best = max(readings, key=lambda r: r.score, default=None)  # the first of equals
             good = [] if best is None else [r for r in readings if r.as_good_as(best, level)]
+            good += [r for r in readings if r not in good and self._may_be_own(r, good)]
             explained = best is not None and best.above_chance(ABOVE_CHANCE / len(looks) / len(self._widths))
             if explained:  # else the first look was too short to learn what the labels mean
                 options = list(dict.fromkeys(r.base for r in good))
@@ -176,11 +182,25 @@ class _Race:
             accuracy = max((r.accuracy for r in good), default=0.0)
             return Settled((), accuracy, len(self._clean), self._queries)
         good.sort(key=lambda r: -r.score)
-        settings = tuple(r.setting for r in good[:MOST_KEPT])
+        chosen, rest = good[:MOST_KEPT], good[MOST_KEPT:]
+        if not any(map(self._is_own, chosen)):
+            chosen[-1] = next(filter(self._is_own, rest), chosen[-1])
+        settings = tuple(r.setting for r in chosen)
         crowded, relabelled = len(good) > MOST_KEPT, any(r.relabelled(SEPARATED / len(good)) for r in good)
         return Settled(
             settings, good[0].accuracy, len(self._clean), self._queries, crowded=crowded, relabelled=relabelled
         )
+
+    def _is_own(self, reading: Reading) -> bool:
+        """Whether pixels become numbers as in the first candidate: the owner's normalization, or the file's scale."""
+        spec, first = reading.base, self._first
+        return first is not None and (spec.range, spec.mean, spec.std) == (first.range, first.mean, first.std)
+
+    def _may_be_own(self, reading: Reading, good: list[Reading]) -> bool:
+        """Whether it has the owner's normalization, otherwise feeds as a good one does, and explains nearly as much."""
+        spec, least = reading.base, OWN_KEEPS * max(r.score for r in good)
+        alike = any((r.base.layout, r.base.channels) == (spec.layout, spec.channels) for r in good)
+        return alike and self._is_own(reading) and reading.score >= least
 
     def _look(self, options: list[InputSpec], end: int) -> None:
         """Ask the clean images up to `end` that were not asked yet."""

@@ -105,6 +105,44 @@ def test_few_images_are_not_enough_to_be_sure() -> None:
     assert settle(Thresholds(OWNER), options, clean, CLASSES).settings == ()  # 3 of 3 right: 1 in 125 by chance
 
 
+def nearly(truth: InputSpec, right: float) -> Callable[[Images, InputSpec], Floats]:
+    """A model that is right on all images where it is fed otherwise, and on this share of them under `truth`."""
+
+    def answer(images: Images, spec: InputSpec) -> Floats:
+        levels = images.mean(axis=(1, 2, 3))
+        labels = np.abs(levels[:, None] - LEVELS).argmin(axis=1)
+        if spec == truth:
+            hashed = np.asarray([int(image.sum()) * 2654435761 % 1000 for image in images])
+            labels = np.where(hashed >= 1000 * right, (labels + 1) % CLASSES, labels)
+        return np.eye(CLASSES, dtype=np.float32)[labels]
+
+    return answer
+
+
+@pytest.mark.parametrize(("right", "kept"), [(0.9, True), (0.6, False)])
+def test_the_owners_normalization_is_tried_though_others_explain_a_little_more(right: float, kept: bool) -> None:
+    """A file that blurs is more accurate with more contrast than it was made for: its owner's is tried all the same."""
+    clean = shades(1000)
+    options = candidates(Signature((None, 3, 6, 6), "float32", classes=CLASSES), OWNER)
+    own = [spec for spec in options if (spec.range, spec.mean, spec.std) == OWNER_NORMALIZATION]
+    assert options[0] == own[0]
+    alone = settle(nearly(own[0], right), [own[0], options[2]], clean, CLASSES)
+    assert (own[0] in [s.spec for s in alone.settings]) == kept
+    assert alone.settings[0].spec == options[2]
+    crowded = settle(nearly(own[0], right), [own[0], *(s for s in options if s not in own)], clean, CLASSES)
+    assert crowded.crowded
+    assert len(crowded.settings) == MOST_KEPT  # as many as ever
+    assert (own[0] in [s.spec for s in crowded.settings]) == kept
+
+
+def test_another_normalization_is_dropped_where_it_explains_significantly_less() -> None:
+    options = candidates(Signature((None, 3, 6, 6), "float32", classes=CLASSES), OWNER)
+    other = options[2]
+    assert (other.range, other.mean, other.std) != OWNER_NORMALIZATION
+    found = settle(nearly(other, 0.9), options[:3], shades(1000), CLASSES)
+    assert other not in [s.spec for s in found.settings]
+
+
 def test_equally_good_feedings_are_all_kept_but_not_too_many() -> None:
     """A model that does not care how it is fed gives no reason to prefer one."""
     clean = shades()

@@ -14,7 +14,7 @@ import pytest
 from cli.app import run as run_command
 from fingerprint.bench import digits, zoo
 from fingerprint.bench.asking import Asker
-from fingerprint.bench.plan import Plan
+from fingerprint.bench.plan import Base, Plan
 from fingerprint.bench.run import Options, run, write
 from fingerprint.bench.splits import Splits
 from fingerprint.bench.zoo import Member, NotMade, Zoo
@@ -79,6 +79,21 @@ def test_the_zoo_is_kept_by_content(folder: Path, plan: Plan, splits: Splits) ->
     other = replace(plan, rows=(replace(plan.rows[0], how="prune:magnitude:0.6"), *plan.rows[1:]))
     missing = [f for f in built(folder, other, splits, build=False) if isinstance(f, NotMade)]
     assert {f.row for f in missing} == {plan.rows[0].name}
+
+
+def test_an_owner_has_twins_though_it_is_a_file(folder: Path, plan: Plan, splits: Splits) -> None:
+    recipe = plan.owners[0].recipe
+    assert recipe is not None
+    file = next(f for f in built(folder, plan, splits, build=False) if isinstance(f, Member)).path
+    quick = replace(recipe, epochs=1)
+    with Asker(folder / "answers") as asker:
+        made = Zoo(folder / "models", plan, splits, asker, Silent())
+        found = made.twins(Base("by-recipe", "author", recipe=quick, twins=2))
+        of_file = made.twins(Base("a-file", "author", path=file, twins=2, twin_recipe=quick))
+    assert len({path.read_bytes() for path in (*found, *of_file)} - {file.read_bytes()}) == len(found) == 2
+    assert [path.read_bytes() for path in found] == [path.read_bytes() for path in of_file]
+    members = built(folder, plan, splits, build=False)
+    assert {f.path for f in members if isinstance(f, Member)}.isdisjoint({*found, *of_file}), "nobody's suspects"
 
 
 def test_results(folder: Path, plan: Plan, splits: Splits, tmp_path: Path) -> None:

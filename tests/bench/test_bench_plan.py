@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,8 @@ def test_names_are_taken_once_and_matched_strangers_exist() -> None:
         replace(made, matched=("nobody",))
     with pytest.raises(UsageError, match="a file or a recipe"):
         Base("x", "author")
+    with pytest.raises(UsageError, match="no recipe to train twins"):
+        Base("x", "author", path=Path("x.pt2"), twins=1)
 
 
 def test_halves_deal_authors_out() -> None:
