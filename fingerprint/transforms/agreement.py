@@ -19,6 +19,16 @@ HALF_TOLERANCE = 5e-2  # with weights or arithmetic in 16 bits
 _REMEDY = "The converter does not bear this model: convert to another format, or from its .onnx."
 
 
+def check_opens(made: Path, context: DeriveContext) -> None:
+    """Open what a tool has written, where its runtime is here: tools write files that their own runtime refuses.
+
+    Raises:
+        TransformError: it can't be opened.
+    """
+    if _can_run(made):
+        _opened_made(made, context)
+
+
 def difference(source: Path, made: Path, context: DeriveContext, tolerance: float) -> float | None:
     """Largest difference of the answers, relative to the largest answer of the source.
 
@@ -30,11 +40,7 @@ def difference(source: Path, made: Path, context: DeriveContext, tolerance: floa
     """
     if not (_can_run(source) and _can_run(made)):
         return None
-    one = _opened(source, context)
-    try:
-        other = _opened(made, context)
-    except ModelError as error:
-        raise TransformError(f"the converted file can't be opened: {error.message}", remedy=_REMEDY) from error
+    one, other = _opened(source, context), _opened_made(made, context)
     shape = _shape(one, context)
     if shape is None or one.signature.dtype != "float32" or other.signature.dtype not in ("float32", ""):
         return None
@@ -61,6 +67,13 @@ def _can_run(path: Path) -> bool:
 def _opened(path: Path, context: DeriveContext) -> LoadedModel:
     format = format_of(path)
     return runtime_for(format).load(path, format, LoadOptions(threads=1, factory=context.factory))
+
+
+def _opened_made(made: Path, context: DeriveContext) -> LoadedModel:
+    try:
+        return _opened(made, context)
+    except ModelError as error:
+        raise TransformError(f"the converted file can't be opened: {error.message}", remedy=_REMEDY) from error
 
 
 def _shape(loaded: LoadedModel, context: DeriveContext) -> tuple[int, ...] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from fingerprint.errors import TransformError
 from fingerprint.model import InputSpec
 from fingerprint.spec import sidecar_path
-from fingerprint.transforms.agreement import HALF_TOLERANCE, TOLERANCE, difference
+from fingerprint.transforms.agreement import HALF_TOLERANCE, TOLERANCE, check_opens, difference
 from fingerprint.transforms.compile import Compile
 from fingerprint.transforms.converters import MAKERS, NNCF
 from fingerprint.transforms.files import format_of, move_model, parts_of, sha256_of, suffix_of, workspace
@@ -188,7 +188,10 @@ def _run(
 
 
 def _difference(step: Transform, source: Path, made: Path, context: DeriveContext) -> float | None:
-    if not isinstance(step, Compile) or step.whole or step.target not in MAKERS.keys() | {"litert"}:
+    if isinstance(step, FileQuantization) or (isinstance(step, Compile) and step.whole):
+        check_opens(made, context)
+        return None
+    if not isinstance(step, Compile) or step.target not in MAKERS.keys() | {"litert"}:
         return None
     return difference(source, made, context, HALF_TOLERANCE if step.half else TOLERANCE)
 

@@ -152,6 +152,25 @@ def test_quantized_onnx_stays_close(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["q.onnx", "q.onnx.spec.json"]
 
 
+def test_a_quantized_file_that_its_runtime_refuses_is_not_kept(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx
+
+    from fingerprint.transforms import onnx_quantize
+
+    def refused(source: Path, out: Path, inputs: np.ndarray) -> None:
+        model = onnx.load(source)
+        model.graph.node[0].op_type = "NoSuchOperation"
+        onnx.save(model, out)
+
+    monkeypatch.setattr(onnx_quantize, "quantize_static", refused)
+    context = DeriveContext(models.SPEC, images(), measure=False)
+    with pytest.raises(TransformError, match="can't be opened.*NoSuchOperation"):
+        derive(files["onnx"], "quantize:static:int8", tmp_path / "q.onnx", context)
+    assert not list(tmp_path.iterdir())
+
+
 def test_static_quantization_compiles_a_program_first(files: dict[str, Path], tmp_path: Path) -> None:
     made = derive(files["pt2"], "quantize:static:int8", tmp_path / "q.onnx", DeriveContext(models.SPEC, images()))
     assert made.how == "compile:onnx+quantize:static:int8"
