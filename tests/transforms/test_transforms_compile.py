@@ -166,7 +166,7 @@ def test_a_quantized_file_that_its_runtime_refuses_is_not_kept(
 
     monkeypatch.setattr(onnx_quantize, "quantize_static", refused)
     context = DeriveContext(models.SPEC, images(), measure=False)
-    with pytest.raises(TransformError, match="can't be opened.*NoSuchOperation"):
+    with pytest.raises(TransformError, match=r"can't be opened.*NoSuchOperation"):
         derive(files["onnx"], "quantize:static:int8", tmp_path / "q.onnx", context)
     assert not list(tmp_path.iterdir())
 
