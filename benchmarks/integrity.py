@@ -47,6 +47,7 @@ from fingerprint.record import Fingerprint, Manifest, Payload
 QUERIES = 140
 BY_QUERIES = (20, 40, 80, 140)
 ALPHA = 0.01
+FEWER: tuple[tuple[str, ...], ...] = (("quantize:int8",), ())  # what else may be declared: less
 EVALUATED = 1000  # images on which accuracy is measured
 
 
@@ -61,6 +62,7 @@ class Row:
     named: dict[str, str | None]
     alarm: float | None
     by_queries: dict[int, str]
+    by_limits: dict[str, str]
 
 
 def sets_of(record: Fingerprint, owner: Owner, data: CleanImages, kept: Path) -> dict[str, Images]:
@@ -97,7 +99,7 @@ class Judge:
     def rules(self) -> tuple[str, ...]:
         return ("any label",) if self.trials is None else ("labels", "soft", "any label")
 
-    def say(self, outputs: Floats, rule: str, queries: int = QUERIES) -> str:
+    def say(self, outputs: Floats, rule: str, queries: int = QUERIES, limits: Sequence[str] = LIMITS) -> str:
         labels, some = outputs.argmax(axis=1).astype(np.int64)[:queries], slice(0, queries)
         if rule == "any label":
             return "intact" if (labels == self.targets[some]).all() else "altered"
@@ -105,7 +107,7 @@ class Judge:
         assert t is not None
         trials = Trials(t.hows, t.labels[:, some], t.margins[:, some], t.targets[some])
         soft = log_margins(outputs[some], self.targets[some]) if rule == "soft" else None
-        return IntegrityTest(trials, LIMITS, ALPHA).decide(labels, soft)[0]
+        return IntegrityTest(trials, limits, ALPHA).decide(labels, soft)[0]
 
 
 def asked(images: Images, owner: Owner, data: CleanImages) -> Trials:
@@ -147,11 +149,15 @@ def judged(
         margins, labels = log_margins(whole, record.payload.targets), whole.argmax(axis=1).astype(np.int64)
         named = {"soft" if soft else "labels": a.name(labels, margins).kind for soft, a in attributors.items()}
         by_queries = {n: judges["intrinsic"].say(answers["intrinsic"], "labels", n) for n in BY_QUERIES}
+        by_limits = {
+            ", ".join(less) or "nothing": judges["intrinsic"].say(answers["intrinsic"], "labels", limits=less)
+            for less in FEWER
+        }
         viewed, alarm = one.outputs.get("views"), None
         if viewed is not None and losses is not None and np.isfinite(viewed).all():
             alarm = alarmed(nt_xent(viewed), losses, declared, len(viewed)).p_value
         group = group_of(one.how, base - one.accuracy)
-        rows.append(Row(one.how, one.accuracy, group, said, dict(named), alarm, by_queries))
+        rows.append(Row(one.how, one.accuracy, group, said, dict(named), alarm, by_queries, by_limits))
     return rows
 
 
@@ -173,6 +179,13 @@ def shown(rows: Sequence[Row]) -> str:
     for group, members in sorted(groups.items()):
         if group.startswith("sneak"):
             cells = [str(sum(m.by_queries[n] != "intact" for m in members)) for n in BY_QUERIES]
+            lines.append(f"| {group} | {len(members)} | " + " | ".join(cells) + " |")
+    lines += ["", "| labels, declared: | n | " + " | ".join(rows[0].by_limits) + " |", "|---" * (len(FEWER) + 2) + "|"]
+    for group, members in sorted(groups.items()):
+        if group != "undeclared compression":
+            cells = [
+                _with_less(members, less, name, group) for less, name in zip(FEWER, rows[0].by_limits, strict=True)
+            ]
             lines.append(f"| {group} | {len(members)} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *_attributions(rows)])
 
@@ -205,6 +218,14 @@ def _counts(said: Sequence[str], group: str) -> str:
         return f"intact {said.count('intact')}, unknown {said.count('unknown')}, altered {said.count('altered')}"
     found = len(said) - said.count("intact")
     return f"{found / len(said):.0%} ({said.count('altered')} altered)"
+
+
+def _with_less(members: Sequence[Row], limits: Sequence[str], name: str, group: str) -> str:
+    """Of compression within these limits, how many are accepted; of the rest, how many are found."""
+    if "compression" in group:
+        inside = [m for m in members if within(m.how.split(" by ")[0], limits)]
+        return f"{sum(m.by_limits[name] == 'intact' for m in inside)} of {len(inside)} intact"
+    return str(sum(m.by_limits[name] != "intact" for m in members))
 
 
 def recorded(path: Path, data: CleanImages, out: Path, *, labelled: bool) -> Fingerprint:

@@ -15,6 +15,7 @@ import numpy as np
 
 from fingerprint.decision.betting import log_wealth, reaches
 from fingerprint.decision.lineage import LineageTest, Test
+from fingerprint.decision.null import Null
 from fingerprint.record import FamilyMatch
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)  # of a level, for the error between models
@@ -93,21 +94,9 @@ class SequentialTest(LineageTest):
         return None if threshold is None else min(count, math.ceil(threshold) - 1)
 
     def _share_between(self, name: str, count: int) -> float:
-        """The share of a level for the error between models: the one that finds a perfect copy in the fewest answers.
-
-        A function of the references alone, fixed before the suspect is asked, so the level stays what it is.
-        """
         if name not in self._between:
             level = self._level(next(f.weight for f in self.manifest.families if f.name == name))
-            perfect = np.ones((1, count), np.bool_)
-            needed: dict[float, int] = {}
-            for share in SHARES:
-                threshold = self._label[name].threshold(level * share)
-                if threshold is not None:
-                    wealth = log_wealth(perfect, count, min(count, math.ceil(threshold) - 1))[0]
-                    won = np.nonzero(wealth >= -math.log(level * (1.0 - share)))[0]
-                    needed[share] = int(won[0]) if len(won) else count
-            self._between[name] = min(needed, key=lambda share: needed[share], default=0.5)
+            self._between[name] = share_between(self._label[name], count, level)
         return self._between[name]
 
     def _within(self, name: str, count: int, level: float) -> float:
@@ -168,3 +157,24 @@ class SequentialTest(LineageTest):
                 if bool(reaches(~path, family.count, family.count - least, self.settings.alpha)[0]):
                     return True
         return False
+
+
+def share_between(null: Null, count: int, level: float) -> float:
+    """The share of a level for the error between models: the one that finds a perfect copy in the fewest answers.
+
+    A function of the references alone, fixed before the suspect is asked, so the level stays what it is.
+
+    Args:
+        null: of the matches of unrelated models, out of `count` probes.
+        count: all probes of the family.
+        level: both errors together.
+    """
+    perfect = np.ones((1, count), np.bool_)
+    needed: dict[float, int] = {}
+    for share in SHARES:
+        threshold = null.threshold(level * share)
+        if threshold is not None:
+            wealth = log_wealth(perfect, count, min(count, math.ceil(threshold) - 1))[0]
+            won = np.nonzero(wealth >= -math.log(level * (1.0 - share)))[0]
+            needed[share] = int(won[0]) if len(won) else count
+    return min(needed, key=lambda share: needed[share], default=0.5)
