@@ -19,12 +19,18 @@ def _training(scale: str) -> dict[str, str]:
     }
 
 
+def _patient(kind: str) -> Row:
+    """A student that learns until it is about as good as nets trained from scratch at the small scale."""
+    return Row(f"distil {kind}, other, patient", DISTILLATION, f"distil:{kind}:{{other}}:epochs=10")
+
+
 def rows(scale: str) -> tuple[Row, ...]:
     """The rows of the real benchmark: cheap ones first, then those that the targets name, then the others."""
     keys = _training(scale)
     tune, distil = keys["tune"], keys["distil"]
     pruned = [Row(f"prune {s:.0%}", COMPRESSION, f"prune:magnitude:{s}", x=s) for s in (0.3, 0.5, 0.7)]
     narrow = [Row(f"weights int{b}", COMPRESSION, f"quantize:int{b}", x=b) for b in (8, 6, 5, 4)]
+    patient = [] if scale == "full" else [_patient(kind) for kind in ("soft", "hard")]
     return (
         *pruned,
         *narrow,
@@ -42,6 +48,7 @@ def rows(scale: str) -> tuple[Row, ...]:
         Row("prune 90%, retrained", HEAVY, f"prune:magnitude:0.9+retrain:{keys['retrain']}", x=0.9),
         Row("distil soft, same", DISTILLATION, f"distil:soft:same:{distil}"),
         Row("distil hard, same", DISTILLATION, f"distil:hard:same:{distil}"),
+        *patient,
         Row("JPEG filter", OTHER, "filter:jpeg:75"),
         Row("bit flips", OTHER, "fault:flip8:5"),
         Row("backdoor", OTHER, f"backdoor:0:{tune}"),
