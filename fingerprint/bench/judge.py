@@ -26,6 +26,7 @@ from fingerprint.errors import ModelError, WorkerError
 from fingerprint.model import Floats
 from fingerprint.progress import Progress
 
+LEAST = 20  # probes of one family: with fewer it decides nothing by itself, and takes them from one that does
 ENOUGH = 0.8  # share of the queries that the stored probes must cover for a method to be judged
 
 
@@ -121,7 +122,7 @@ def score(trials: Sequence[Trial], method: Method, queries: int, draws: int, pla
         if not all(name in found.panels for name in method.families):
             continue
         shares = shared(queries, len(method.families))
-        panels = [found.panels[name] for name in method.families]
+        panels = [found.panels[name] for name in method.families[: len(shares)]]
         if sum(len(panel.targets) for panel in panels) < ENOUGH * queries:
             continue
         groups = {row.name: row.group for row in plan.rows}
@@ -140,8 +141,9 @@ def score(trials: Sequence[Trial], method: Method, queries: int, draws: int, pla
 
 
 def shared(queries: int, families: int) -> list[int]:
-    """`queries` in equal shares."""
-    return [queries // families + (i < queries % families) for i in range(families)]
+    """`queries` in equal shares among the first families, as many of these as get `LEAST`; one at least."""
+    asked = max(1, min(families, queries // LEAST))
+    return [queries // asked + (i < queries % asked) for i in range(asked)]
 
 
 __all__ = ["Progress", "Scored", "Trial", "score", "shared", "trial"]

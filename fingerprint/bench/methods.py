@@ -37,7 +37,7 @@ def bare(name: str) -> str:
 
 @dataclass(frozen=True)
 class Method:
-    """families: whose probes it asks, in equal shares. soft: whether it needs the outputs."""
+    """families: whose probes it asks; the first alone where queries are few. soft: whether it needs the outputs."""
 
     name: str
     families: tuple[str, ...]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fingerprint.bench.digits import plan
+from fingerprint.bench.judge import shared
 from fingerprint.bench.plan import Base, Row, in_halves
 from fingerprint.bench.rows import rows
 from fingerprint.errors import UsageError
@@ -50,3 +51,11 @@ def test_every_row_can_be_read(scale: str) -> None:
 
 def test_a_row_names_the_students_architecture() -> None:
     assert Row("x", "g", "distil:soft:{other}").chain(plan().owners[0]) == "distil:soft:cnn"
+
+
+@pytest.mark.parametrize(
+    ("queries", "families", "shares"),
+    [(20, 2, [20]), (39, 2, [39]), (40, 2, [20, 20]), (50, 3, [25, 25]), (100, 3, [34, 33, 33]), (10, 2, [10])],
+)
+def test_few_queries_go_to_the_first_families(queries: int, families: int, shares: list[int]) -> None:
+    assert shared(queries, families) == shares
