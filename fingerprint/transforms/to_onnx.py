@@ -13,7 +13,6 @@ from fingerprint.transforms.programs import load_program, spec_input
 
 if TYPE_CHECKING:
     import onnx
-    import torch
 
 
 def to_onnx(source: Path, out: Path, context: DeriveContext) -> None:
@@ -22,6 +21,7 @@ def to_onnx(source: Path, out: Path, context: DeriveContext) -> None:
     Raises:
         MissingExtra: the exporter is not installed. TransformError: not a source for this.
     """
+    import torch
 
     try:
         import onnxscript  # noqa: F401
@@ -30,29 +30,14 @@ def to_onnx(source: Path, out: Path, context: DeriveContext) -> None:
     if format_of(source) == "torchscript":
         _from_script(source, out, context)
         return
-    model = _exported(load_program(source, context))
+    program = load_program(source, context)
+    exported = torch.onnx.export(program, dynamo=True, verbose=False, input_names=["input"])
+    if exported is None:
+        raise RuntimeError("torch.onnx.export answered nothing")
+    model = exported.model_proto
     _name_batch(model)
     _without_origin(model)
     save_onnx(model, out)
-
-
-def _exported(program: torch.export.ExportedProgram) -> onnx.ModelProto:
-    """The program, simplified; as it is where the simplifier fails (it does on some files with equal constants)."""
-    import torch
-    from onnx_ir.passes import PassError
-
-    def export() -> torch.onnx.ONNXProgram:
-        made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=["input"], optimize=False)
-        if made is None:
-            raise RuntimeError("torch.onnx.export answered nothing")
-        return made
-
-    simplified = export()
-    try:
-        simplified.optimize()
-    except PassError:  # and the graph is half changed
-        return export().model_proto
-    return simplified.model_proto
 
 
 def _from_script(source: Path, out: Path, context: DeriveContext) -> None:
