@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,8 +14,10 @@ from fingerprint.transforms.interface import DeriveContext
 from fingerprint.transforms.tracing import export_module, open_batch
 
 if TYPE_CHECKING:
+    import onnx
     import torch
 
+_EXPORTERS = re.compile(r"val_\d+")  # how PyTorch's ONNX exporter names values
 _STATES = ("state-dict", "safetensors")
 
 
@@ -123,12 +126,21 @@ def _from_onnx(source: Path, context: DeriveContext) -> tuple[torch.nn.Module, T
         raise MissingExtra("onnx2fx", "onnx") from error
     from fingerprint.transforms.onnx_files import load_onnx, onnx_input
 
-    model = load_onnx(source)
+    model = _renamed(load_onnx(source))
     shape, dtype = onnx_input(model)
     module: torch.nn.Module = onnx2fx.convert(model)
     if not shape or None in shape[1:]:
         return module.eval(), spec_input(source, context)
     return module.eval(), TensorInput(tuple(size for size in shape[1:] if size is not None), dtype, shape[0])
+
+
+def _renamed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without names that PyTorch's ONNX exporter gives itself: of those it writes some twice."""
+    from onnx.compose import add_prefix
+
+    if not any(_EXPORTERS.fullmatch(tensor.name) for tensor in model.graph.initializer):
+        return model
+    return add_prefix(model, "from_", rename_nodes=False, rename_inputs=False, rename_outputs=False)
 
 
 def _from_factory(source: Path, factory: str | None) -> torch.nn.Module:

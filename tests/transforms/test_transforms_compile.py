@@ -152,6 +152,39 @@ def test_quantized_onnx_stays_close(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["q.onnx", "q.onnx.spec.json"]
 
 
+def test_a_file_with_the_exporters_own_names_is_exported_again(tmp_path: Path) -> None:
+    """`val_0` and so on: a constant that the exporter makes would have the name of one that is there."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    constants = [
+        helper.make_tensor(f"val_{i}", TensorProto.FLOAT, [], [6.0 + i // 2 if i % 2 else 0.0]) for i in range(20)
+    ]
+    clips = [
+        helper.make_node("Clip", [f"value_{i}", f"val_{2 * i}", f"val_{2 * i + 1}"], [f"value_{i + 1}"])
+        for i in range(10)
+    ]
+    nodes = [
+        helper.make_node("Conv", ["input", "weight"], ["value_0"]),
+        *clips,
+        helper.make_node("GlobalAveragePool", ["value_10"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["output"]),
+    ]
+    weight = np.random.default_rng(0).standard_normal((10, 3, 3, 3)).astype(np.float32)
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 3, 12, 12])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["n", 10])],
+        [*constants, onnx.numpy_helper.from_array(weight, "weight")],
+    )
+    source = tmp_path / "source.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), source)
+    derive(source, "compile:onnx", tmp_path / "m.onnx", CONTEXT)
+    x = models.inputs(5)
+    np.testing.assert_allclose(models.run_onnx(tmp_path / "m.onnx", x), models.run_onnx(source, x), atol=1e-5)
+
+
 def test_a_quantized_file_that_its_runtime_refuses_is_not_kept(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
