@@ -65,7 +65,7 @@ FAMILIES = (
     "unscreened:trajectory",
     "unscreened:universal",
 )
-COMBINATION = ("twinned:robust", "natural")
+COMBINATION = ("twinned:robust", "unscreened:natural")
 ALTERNATIVES = (
     ("characteristic",),
     ("characteristic", "natural"),

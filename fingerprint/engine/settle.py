@@ -174,7 +174,8 @@ class _Race:
             readings = [r for spec in options if self._widths[spec] for r in self._readings(spec, level)]
             best = max(readings, key=lambda r: r.score, default=None)  # the first of equals
             good = [] if best is None else [r for r in readings if r.as_good_as(best, level)]
-            good += [r for r in readings if r not in good and self._may_be_own(r, good)]
+            least = OWN_KEEPS if end == looks[-1] else OWN_KEEPS / 2  # few images teach few meanings of labels
+            good += [r for r in readings if r not in good and self._may_be_own(r, good, least)]
             explained = best is not None and best.above_chance(ABOVE_CHANCE / len(looks) / len(self._widths))
             if explained:  # else the first look was too short to learn what the labels mean
                 options = list(dict.fromkeys(r.base for r in good))
@@ -196,11 +197,11 @@ class _Race:
         spec, first = reading.base, self._first
         return first is not None and (spec.range, spec.mean, spec.std) == (first.range, first.mean, first.std)
 
-    def _may_be_own(self, reading: Reading, good: list[Reading]) -> bool:
-        """Whether it has the owner's normalization, otherwise feeds as a good one does, and explains nearly as much."""
-        spec, least = reading.base, OWN_KEEPS * max(r.score for r in good)
+    def _may_be_own(self, reading: Reading, good: list[Reading], least: float) -> bool:
+        """Whether it has the owner's normalization, otherwise feeds as a good one does, and explains enough."""
+        spec = reading.base
         alike = any((r.base.layout, r.base.channels) == (spec.layout, spec.channels) for r in good)
-        return alike and self._is_own(reading) and reading.score >= least
+        return alike and self._is_own(reading) and reading.score >= least * max(r.score for r in good)
 
     def _look(self, options: list[InputSpec], end: int) -> None:
         """Ask the clean images up to `end` that were not asked yet."""
