@@ -27,7 +27,7 @@ from fingerprint.remote.interface import Manner
 if TYPE_CHECKING:
     from fingerprint.api.verify import Verifier
 
-STEP = 4  # probes between two looks at the evidence
+FIRST, MOST = 4, 16  # probes in the first question, whose answers tell the label space, and in any other
 Mark = Callable[[NDArray[np.int64]], None]  # told which probes are about to be sent
 
 
@@ -85,7 +85,9 @@ class Questioning:
         outputs, asked = np.zeros((0, 0), np.float32), 0
         labels: LabelMap | None = None
         while asked < len(drawn.index):
-            size = max(asker.fit(STEP), asker.step)
+            waits = test is not None and until_clear and not test.clear
+            ahead = [names[i] for i in fingerprint.payload.family[drawn.index[asked : asked + MOST]]] if waits else []
+            size = max(asker.fit(test.soonest(ahead) if test and waits else FIRST), asker.step)
             if asker.left is not None and (size := min(size, asker.left)) < 1:
                 break  # the check for random answers took its share of the budget
             part = Draw(drawn.index[asked : asked + size])

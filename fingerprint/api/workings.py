@@ -11,13 +11,14 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from fingerprint.api.answers import Draw, flags, given
 from fingerprint.canonical import canonical
+from fingerprint.decision.betting import HOPEFUL
 from fingerprint.decision.integrity import Trials, log_margins
 from fingerprint.decision.statistics import align
 from fingerprint.decision.verdict import Verdict
@@ -70,7 +71,7 @@ def workings(asked: Asked, verdict: Verdict, beyond: Workings) -> Workings | Non
     """
     found: Workings = {}
     if asked.planned is not None:
-        found["steps"] = {"planned": dict(asked.planned), "splits": dict(asked.splits)}
+        found["steps"] = {"planned": dict(asked.planned), "splits": dict(asked.splits), "bettor": asdict(HOPEFUL)}
     if asked.labels is not None:
         found["labels"] = _label_space(asked, asked.labels)
     if found and len(asked.outputs):

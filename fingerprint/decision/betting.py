@@ -9,20 +9,37 @@ look after every answer and stop.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-PRIOR_MATCHES, PRIOR_PROBES = 4.5, 5.0  # what the bettor expects of a derivative before the first answer
-MOST_STAKED = 0.9  # of what a single mismatch could cost him
+
+@dataclass(frozen=True)
+class Bettor:
+    """What decides the stake. Any bettor keeps the level, if he is chosen before the first answer.
+
+    matches, probes: he expects the next one to match with probability (matches + s) / (probes + t).
+    staked: at most this share of what a single mismatch could cost him.
+    """
+
+    matches: float
+    probes: float
+    staked: float
 
 
-def log_wealth(matches: NDArray[np.bool_], count: int, most: int) -> NDArray[np.float64]:
+HOPEFUL = Bettor(4.9, 5.0, 1.0)  # expects a copy, which matches on nearly all: the fewest answers for one that does
+CAREFUL = Bettor(4.5, 5.0, 0.9)  # for what one doesn't know well
+
+
+def log_wealth(matches: NDArray[np.bool_], count: int, most: int, bettor: Bettor = HOPEFUL) -> NDArray[np.float64]:
     """Natural logarithm of the wealth after each answer.
 
     Args:
         matches: (R, T) whether each answer matched, in the order asked; R independent orders.
         count: N, all probes of the family; T <= N.
         most: S, matches among all N that the hypothesis allows.
+        bettor: fixed before the first answer.
 
     Returns:
         (R, T); +inf from where the hypothesis is impossible.
@@ -33,10 +50,10 @@ def log_wealth(matches: NDArray[np.bool_], count: int, most: int) -> NDArray[np.
     for t in range(matches.shape[1]):
         hit = matches[:, t]
         mean = np.clip((most - seen) / (count - t), 0.0, 1.0)
-        expected = (PRIOR_MATCHES + seen) / (PRIOR_PROBES + t)
+        expected = (bettor.matches + seen) / (bettor.probes + t)
         with np.errstate(divide="ignore", invalid="ignore"):
             kelly = (expected - mean) / (mean * (1.0 - mean))
-            stake = np.clip(np.where(mean < 1.0, kelly, 0.0), 0.0, MOST_STAKED / mean)
+            stake = np.clip(np.where(mean < 1.0, kelly, 0.0), 0.0, bettor.staked / mean)
             won = np.where(mean > 0.0, np.log1p(stake * (1.0 - mean)), np.inf)
             lost = np.where(mean > 0.0, np.log1p(-stake * mean), 0.0)
         current = np.where(np.isinf(current), current, current + np.where(hit, won, lost))
@@ -45,8 +62,10 @@ def log_wealth(matches: NDArray[np.bool_], count: int, most: int) -> NDArray[np.
     return wealth
 
 
-def reaches(matches: NDArray[np.bool_], count: int, most: int, level: float) -> NDArray[np.bool_]:
+def reaches(
+    matches: NDArray[np.bool_], count: int, most: int, level: float, bettor: Bettor = HOPEFUL
+) -> NDArray[np.bool_]:
     """(R,) whether the wealth reached 1 / level at some time."""
     if not matches.shape[1]:
         return np.zeros(len(matches), np.bool_)
-    return np.asarray(log_wealth(matches, count, most).max(axis=1) >= -np.log(level))
+    return np.asarray(log_wealth(matches, count, most, bettor).max(axis=1) >= -np.log(level))

@@ -9,14 +9,14 @@ copy that the record lists": it ends the questions where the suspect is no such 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fingerprint.decision.betting import log_wealth, reaches
+from fingerprint.decision.betting import CAREFUL, log_wealth, reaches
 from fingerprint.decision.lineage import LineageTest, Test
 from fingerprint.decision.null import Null
-from fingerprint.record import FamilyMatch
+from fingerprint.record import Family, FamilyMatch
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)  # of a level, for the error between models
 ORDERS = 400  # random orders in which a listed copy is asked, to know the power
@@ -62,6 +62,44 @@ class SequentialTest(LineageTest):
     def _near_so_far(self, name: str) -> bool:
         path = self._paths[name]
         return self._near(name, FamilyMatch(matches=sum(path), queries=len(path)))
+
+    def soonest(self, ahead: Sequence[str]) -> int:
+        """How many of the next answers there must be at least before it can be clear: no look before that is of use.
+
+        Args:
+            ahead: families of the probes to come, in the order drawn.
+
+        Returns:
+            1 to `len(ahead)`.
+        """
+        soonest = len(ahead)
+        for family in self.manifest.families if self.kind is not None else ():
+            left = family.count - len(self._paths.get(family.name, ()))  # of classes that the suspect has
+            places = [i + 1 for i, name in enumerate(ahead) if name == family.name][:left]
+            if family.name in self._paths and places:
+                found = (self._next_derived(family, len(places)), self._next_below(family, len(places)))
+                soonest = min([soonest, *(places[k] for k in found if k is not None)])
+        return soonest
+
+    def _next_derived(self, family: Family, more: int) -> int | None:
+        """Which of `more` further answers, from 0, is the first with which it can be derived."""
+        level = self._level(family.weight)
+        most = self._most(family.name, family.count, level)
+        if most is None or level <= 0.0:
+            return None
+        path = np.append(self._path(family.name), np.ones((1, more), np.bool_), axis=1)
+        wealth = np.maximum.accumulate(log_wealth(path, family.count, most)[0])
+        near = path[0].cumsum() >= self.least(family.name) * np.arange(1, path.shape[1] + 1)
+        return _first(near & (wealth >= -math.log(self._within(family.name, family.count, level))), more)
+
+    def _next_below(self, family: Family, more: int) -> int | None:
+        """Which of `more` further answers, from 0, is the first with which it can be told from the weakest copy."""
+        most = self._mismatches(family)
+        if most is None:
+            return None
+        path = np.append(~self._path(family.name), np.ones((1, more), np.bool_), axis=1)
+        wealth = np.maximum.accumulate(log_wealth(path, family.count, most, CAREFUL)[0])
+        return _first(wealth >= -math.log(self.settings.alpha), more)
 
     def splits(self) -> dict[str, float]:
         """By family, the share of a level that is kept for the error between models. Empty where it is all of it."""
@@ -150,13 +188,21 @@ class SequentialTest(LineageTest):
     def _below_copies(self, measured: dict[str, FamilyMatch]) -> bool:
         """Whether some family's answers tell it, at level alpha, from the weakest listed copy."""
         for family in self.manifest.families:
-            rates = [c.families[family.name].matches for c in self._working_copies() if family.name in c.families]
-            path = self._path(family.name)
-            if rates and path.shape[1]:
-                least = min(*rates, family.count)
-                if bool(reaches(~path, family.count, family.count - least, self.settings.alpha)[0]):
-                    return True
+            path, most = self._path(family.name), self._mismatches(family)
+            if most is not None and bool(reaches(~path, family.count, most, self.settings.alpha, CAREFUL)[0]):
+                return True
         return False
+
+    def _mismatches(self, family: Family) -> int | None:
+        """Of the weakest listed copy, among all probes of a family."""
+        rates = [c.families[family.name].matches for c in self._working_copies() if family.name in c.families]
+        return family.count - min(*rates, family.count) if rates else None
+
+
+def _first(holds: np.ndarray[tuple[int], np.dtype[np.bool_]], last: int) -> int | None:
+    """The first of the `last` places at the end where it holds, from 0."""
+    places = np.nonzero(holds[len(holds) - last :])[0]
+    return int(places[0]) if len(places) else None
 
 
 def share_between(null: Null, count: int, level: float) -> float:

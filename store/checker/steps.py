@@ -16,21 +16,23 @@ from .tails import SLACK
 
 SPLITS = (0.5, 0.6, 0.7, 0.8, 0.9)  # of a level, for the error between models; a split is chosen by the references
 ORDERS = 400  # random orders in which a listed copy is asked, to know the power
+CAREFUL = {"matches": 4.5, "probes": 5.0, "staked": 0.9}  # on mismatches; in results that name none, on matches too
+BETTORS = (CAREFUL, {"matches": 4.9, "probes": 5.0, "staked": 1.0})  # a free choice could be made after the answers
 COARSENESS, SMALLEST = 0.8, 1e-12  # levels at which a p-value is looked for
 
 
-def log_wealth(path, count, most):
-    """Natural logarithm of the wealth after each answer of `path` (1: a match), of `count` probes."""
+def log_wealth(path, count, most, bettor):
+    """Natural logarithm of a bettor's wealth after each answer of `path` (1: a match), of `count` probes."""
     wealth, current, seen = [], 0.0, 0
     for t, hit in enumerate(path):
         mean = min(1.0, max(0.0, (most - seen) / (count - t)))
-        expected = (4.5 + seen) / (5.0 + t)  # what the bettor expects of a derivative
+        expected = (bettor["matches"] + seen) / (bettor["probes"] + t)  # the chance that the next one matches
         if mean <= 0.0:
             gain = math.inf if hit else 0.0
         elif mean >= 1.0:
             gain = 0.0
         else:
-            stake = min(0.9 / mean, max(0.0, (expected - mean) / (mean * (1.0 - mean))))
+            stake = min(bettor["staked"] / mean, max(0.0, (expected - mean) / (mean * (1.0 - mean))))
             gain = math.log1p(stake * (1.0 - mean)) if hit else math.log1p(-stake * mean)
         current = current if math.isinf(current) else current + gain
         wealth.append(current)
@@ -41,8 +43,8 @@ def log_wealth(path, count, most):
 class Stepwise(Lineage):
     """The same lineage test on answers that came one by one.
 
-    `steps`: what the signed result says of the test (`planned` questions and the `splits`, by family). `paths`: the
-    answers of each family, in order. `bounds`: what each family's verdict states as the bound on the match rate.
+    `steps`: what the signed result says of the test (`planned` questions and the `splits`, by family; the `bettor`).
+    `paths`: the answers of each family, in order. `bounds`: what each family's verdict states as the bound on matches.
     """
 
     simulated_power = True
@@ -50,11 +52,13 @@ class Stepwise(Lineage):
     def __init__(self, manifest, kind, n, alpha, steps, paths, bounds):
         super().__init__(manifest, kind, n, alpha, True)
         self.paths, self.bounds, self.planned = paths, bounds, steps["planned"]
-        self.splits = steps["splits"]
+        self.splits, self.bettor = steps["splits"], steps.get("bettor", CAREFUL)
         self._wealth = {}
 
     def check_splits(self, name):
-        """The splits are those that the references call for, and the stated bounds follow from them."""
+        """The bettor is a known one, the splits those that the references call for, and the bounds follow from them."""
+        if self.bettor not in BETTORS:
+            raise Wrong("%s: the bettor %s is none that this test knows" % (name, self.bettor))
         for family, planned in self.planned.items():
             if len(self.paths.get(family, [])) > planned:
                 raise Wrong("%s: more %s probes were asked than planned" % (name, family))
@@ -87,7 +91,7 @@ class Stepwise(Lineage):
         if most is None:
             return None
         line = -math.log(level * (1.0 - split))
-        wealth = enumerate(log_wealth([1] * count, count, most))
+        wealth = enumerate(log_wealth([1] * count, count, most, self.bettor))
         return next((t for t, w in wealth if w >= line), count)
 
     def check_bound(self, family, count, gamma, name):
@@ -132,7 +136,7 @@ class Stepwise(Lineage):
         """The wealth on the answers, for S matches."""
         if (family, most) not in self._wealth:
             path, count = self.paths.get(family, []), self.families[family]["count"]
-            self._wealth[family, most] = log_wealth(path, count, most)
+            self._wealth[family, most] = log_wealth(path, count, most, self.bettor)
         return self._wealth[family, most]
 
     def rejects(self, family, level):
@@ -195,7 +199,7 @@ class Stepwise(Lineage):
         if key not in self._wealth:
             rng, whole, won = random.Random(1), [1] * hits + [0] * (count - hits), 0
             for _ in range(ORDERS):
-                won += reaches(log_wealth(rng.sample(whole, planned), count, most), level)
+                won += reaches(log_wealth(rng.sample(whole, planned), count, most, self.bettor), level)
             self._wealth[key] = won / ORDERS
         return self._wealth[key]
 
@@ -206,7 +210,7 @@ class Stepwise(Lineage):
             if hits:
                 count = self.families[family]["count"]
                 fewest = min(*hits, count)
-                if reaches(log_wealth([1 - hit for hit in path], count, count - fewest), self.alpha):
+                if reaches(log_wealth([1 - hit for hit in path], count, count - fewest, CAREFUL), self.alpha):
                     return True
         return False
 

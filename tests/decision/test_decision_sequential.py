@@ -56,6 +56,30 @@ def test_a_stranger_is_let_go_in_a_few_answers() -> None:
     assert verdict.total_p > 0.01
 
 
+@pytest.mark.parametrize("matches", [98, 60, 15])
+@pytest.mark.parametrize("seed", range(5))
+def test_no_question_is_asked_in_vain(matches: int, seed: int) -> None:
+    """It is never clear before the answer that was said to be the soonest, and may be with that one."""
+    answers = order(matches, seed)
+    test = SequentialTest(LineageTest(RECORD, Settings(0.01)), {C: len(answers)})
+    used = 0
+    while not test.clear and used < len(answers):
+        soonest = test.soonest([C] * (len(answers) - used))
+        assert 1 <= soonest <= len(answers) - used
+        for answer in answers[used : used + soonest]:
+            assert not test.clear
+            test.add(C, answer)
+        used += soonest
+
+
+def test_probes_of_other_families_are_counted() -> None:
+    test = SequentialTest(LineageTest(RECORD, Settings(0.01)), {C: 100})
+    soonest = test.soonest([C] * 100)
+    assert 1 < soonest < 20
+    assert test.soonest(["another", *[C] * 99]) == soonest + 1
+    assert test.soonest(["another"] * 7) == 7
+
+
 def test_the_evidence_is_the_wealth_answer_by_answer() -> None:
     test = SequentialTest(LineageTest(RECORD, Settings(0.01)), {C: 100})
     for _ in range(12):

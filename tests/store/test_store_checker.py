@@ -98,6 +98,11 @@ def test_step_by_step(made: Made, world: World, tmp_path: Path, capsys: pytest.C
                 lambda row: row["workings"]["steps"]["splits"].update(characteristic=0.9),
                 "another split is best",
             ),
+            "bettor": (
+                lambda row: row["workings"]["steps"]["bettor"].update(matches=4.99),
+                "none that this test knows",
+            ),
+            "another bettor": (lambda row: row["workings"]["steps"].pop("bettor"), "made:suspect:"),
             "bound": (lambda row: row["verdict"]["families"][0].update(bound=0.1), "the bound on the matches"),
             "level": (lambda row: row["workings"].update(alpha=0.2), "is not that of one test"),
             "planned": (fewer_asked, "than planned"),
