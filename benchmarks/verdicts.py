@@ -27,11 +27,10 @@ from numpy.typing import NDArray
 from fingerprint.api.create import create
 from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.verify import VerifyOptions, verify
-from fingerprint.decision.betting import reaches
 from fingerprint.decision.correction import benjamini_hochberg
+from fingerprint.decision.ladder import climbed, rungs, share_between
 from fingerprint.decision.lineage import LineageTest, Settings
 from fingerprint.decision.null import MatchNull
-from fingerprint.decision.sequential import share_between
 from fingerprint.engine.allocator import keep_freed_memory
 from fingerprint.engine.environment import spin_briefly
 from fingerprint.record import Fingerprint
@@ -99,11 +98,8 @@ def simulated(suspects: int) -> list[Row]:
                 for j, alpha in enumerate(ALPHAS):
                     tail[k, j] = (tails[found] <= alpha).mean()
                     whole[k, j] = ((tails[found] <= alpha) & near).mean()
-                    share = share_between(null, PROBES, alpha)
-                    threshold = null.threshold(alpha * share)
-                    if threshold is not None:
-                        most = math.ceil(threshold) - 1
-                        steps[k, j] = reaches(orders, PROBES, most, alpha * (1.0 - share)).mean()
+                    ladder = rungs(null, PROBES, alpha, share_between(null, PROBES, alpha))
+                    steps[k, j] = climbed(orders, PROBES, ladder).mean()
             row: Row = {"population": name, "references": label, "suspects": sets * EACH}
             for what, values in (("tail", tail), ("steps", steps), ("all", whole)):
                 row |= {f"{what} {alpha}": _interval(values[:, j], EACH) for j, alpha in enumerate(ALPHAS)}

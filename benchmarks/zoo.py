@@ -60,12 +60,13 @@ FAMILIES = (
     "twinned:characteristic",
     "twinned:natural",
     "twinned:difference",
+    "twinned:difference:views=8",
     "unscreened:boundary",
     "unscreened:composite",
     "unscreened:trajectory",
     "unscreened:universal",
 )
-COMBINATION = ("twinned:robust", "unscreened:natural")
+COMBINATION = ("twinned:robust", "twinned:difference")
 ALTERNATIVES = (
     ("characteristic",),
     ("characteristic", "natural"),
@@ -73,7 +74,8 @@ ALTERNATIVES = (
     ("twinned:robust",),
     ("twinned:robust", "natural"),
     ("twinned:robust", "twinned:natural"),
-    ("twinned:robust", "twinned:difference"),
+    ("twinned:robust", "unscreened:natural"),
+    ("twinned:robust", "twinned:difference:views=8"),
     ("twinned:robust", "twinned:difference", "natural"),
     ("twinned:robust", "twinned:difference", "twinned:natural"),
     ("twinned:robust", "characteristic"),

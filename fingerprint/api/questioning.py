@@ -26,6 +26,7 @@ from fingerprint.remote.interface import Manner
 
 if TYPE_CHECKING:
     from fingerprint.api.verify import Verifier
+    from fingerprint.decision.sequential import SequentialTest
 
 FIRST, MOST = 4, 16  # probes in the first question, whose answers tell the label space, and in any other
 Mark = Callable[[NDArray[np.int64]], None]  # told which probes are about to be sent
@@ -47,7 +48,7 @@ class Questioning:
         outputs: Floats,
         labels: LabelMap | None,
         planned: Mapping[str, int] | None = None,
-        splits: Mapping[str, float] | None = None,
+        test: SequentialTest | None = None,
     ) -> Asked:
         """What the workings of a verdict need to know of the answers (n, K') to the drawn probes."""
         base = None if labels is None or labels.complete else self._base(labels)
@@ -61,7 +62,8 @@ class Questioning:
             tests=self.tests,
             base=None if base is None else base.manifest,
             planned=planned,
-            splits=splits or {},
+            splits={} if test is None else test.splits(),
+            allowed={} if test is None else test.allowed(),
         )
 
     def verdict(self, drawn: Draw, outputs: Floats, manner: Manner) -> Verdict:
@@ -111,7 +113,7 @@ class Questioning:
             return undecided(self.alpha, 0, "No probe could be asked."), self.asked(seen, outputs, labels)
         found = replace(test.decide(measured, asked, same_labels=same), evidence=test.evidence())
         found = self._with_integrity(found, seen, outputs, labels, asker.manner)
-        return found, self.asked(seen, outputs, labels, planned, test.splits())
+        return found, self.asked(seen, outputs, labels, planned, test)
 
     def _to_ask(self, part: Draw) -> tuple[InputSpec, list[Fingerprint], list[Draw]]:
         return self.setting.spec, [self.verifier.fingerprints[self.index]], [part]

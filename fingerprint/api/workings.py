@@ -41,7 +41,7 @@ class Asked:
     labels mean something else. alpha: the level of the test, of which the run's was divided by `tests` and by the
     settings tried. base: the manifest that calibrated, which for a reduced label space is not the record's. planned,
     splits: of a test step by step, how many probes of each family could be asked, and the share of a level that each
-    kept for the error between models.
+    kept for the error between models. allowed: matches that each rung of a family's ladder allows.
     """
 
     fingerprint: Fingerprint
@@ -54,6 +54,7 @@ class Asked:
     base: Manifest | None = None
     planned: Mapping[str, int] | None = None
     splits: Mapping[str, float] = field(default_factory=dict)
+    allowed: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @property
     def answers(self) -> dict[str, list[int]]:
@@ -71,7 +72,9 @@ def workings(asked: Asked, verdict: Verdict, beyond: Workings) -> Workings | Non
     """
     found: Workings = {}
     if asked.planned is not None:
-        found["steps"] = {"planned": dict(asked.planned), "splits": dict(asked.splits), "bettor": asdict(HOPEFUL)}
+        allowed = {name: list(most) for name, most in asked.allowed.items()}
+        steps = {"planned": dict(asked.planned), "splits": dict(asked.splits), "allowed": allowed}
+        found["steps"] = {**steps, "bettor": asdict(HOPEFUL)}
     if asked.labels is not None:
         found["labels"] = _label_space(asked, asked.labels)
     if found and len(asked.outputs):

@@ -13,11 +13,11 @@ verification: Auckenthaler, Carey, Lloyd-Thomas: Digital Signal Processing 2000)
 From that is taken what the suspect has in common with each reference, in the same measure (the test normalisation of
 that paper): a suspect that is merely less accurate, smoother or more decided agrees with everybody less or more.
 
-Families are combined as a Bayes factor. A derivative inherits from each family or does not (with even odds); if it
-does, it gives the owner's label with a probability of at least a quarter, beyond chance. So what counts is not how
-unusual a match is but whether it is what a derivative would show: a stranger that stands out a little where derivatives
-stand out far is no candidate, and a blind family costs log 2 at most, however sure another one is. No reference is
-judged, and no model that is judged calibrates.
+Families are combined by `beyond_half`, which needs no references, or as a Bayes factor. There a derivative inherits
+from each family or does not (with even odds); if it does, it gives the owner's label with a probability of at least a
+quarter, beyond chance. So what counts is not how unusual a match is but whether it is what a derivative would show: a
+stranger that stands out a little where derivatives stand out far is no candidate, and a blind family costs log 2 at
+most, however sure another one is. No reference is judged, and no model that is judged calibrates.
 """
 
 from __future__ import annotations
@@ -126,15 +126,18 @@ _OfModels = Callable[[Panel, NDArray[np.int64], Given], Values]
 
 
 def _per_author(panel: Panel, cohort: Cohort, of_models: _OfModels) -> Values:
-    """Evidence (M,), each model's computed from the references of other authors."""
+    """Evidence (M,): a reference's from those of other authors, every other model's from all references.
+
+    Of a suspect nobody knows the author, so the owner's own models get no other references than strangers do.
+    """
     found = np.zeros(len(panel.labels))
     classes = _classes(panel)
-    referring = set(cohort.authors[cohort.references].tolist())
-    groups: dict[str, list[int]] = {}
+    referring = set(cohort.references.tolist())
+    groups: dict[str | None, list[int]] = {}
     for row, author in enumerate(cohort.authors.tolist()):
-        groups.setdefault(author if author in referring else "", []).append(row)
+        groups.setdefault(author if row in referring else None, []).append(row)
     for author, rows in groups.items():
-        others = cohort.without(author)
+        others = cohort.references if author is None else cohort.without(author)
         given = Given(panel.labels[others], cohort.weights(others), classes)
         found[rows] = of_models(panel, panel.labels[rows], given)
     return found
@@ -204,6 +207,16 @@ def inheritance(panel: Panel, cohort: Cohort) -> Values:
     exponents = null.z(values)[:, None] * shift - np.square(shift) / 2.0
     ratio = np.logaddexp.reduce(exponents, axis=1) - np.log(len(shift))
     return np.asarray(np.logaddexp(np.log(1.0 - INHERITS), np.log(INHERITS) + ratio))
+
+
+def beyond_half(panels: Sequence[Panel], cohort: Cohort) -> Values:
+    """The last family's match rate, and what the others match beyond half of their probes, up to 1 each, (M,).
+
+    A family that is made to be inherited whole says a lot where it is, and where few of its probes match only whose
+    recipe a model resembles. What is asked of it so does not stand between a student and what the student inherits.
+    """
+    rates = [panel.matches.mean(axis=1) for panel in panels]
+    return np.asarray(rates[-1] + sum((2.0 * np.maximum(rate - 0.5, 0.0) for rate in rates[:-1]), np.zeros(1)))
 
 
 def root_of_squares(panels: Sequence[Panel], cohort: Cohort, evidence: Evidence = mixture) -> Values:

@@ -121,7 +121,7 @@ def score(trials: Sequence[Trial], method: Method, queries: int, draws: int, pla
     for found in trials:
         if not all(name in found.panels for name in method.families):
             continue
-        shares = shared(queries, len(method.families))
+        shares = shared(queries, [len(found.panels[name].targets) for name in method.families])
         panels = [found.panels[name] for name in method.families[: len(shares)]]
         if sum(len(panel.targets) for panel in panels) < ENOUGH * queries:
             continue
@@ -140,10 +140,21 @@ def score(trials: Sequence[Trial], method: Method, queries: int, draws: int, pla
                     yield Scored(found, fold, np.asarray(scores, np.float64), judged)
 
 
-def shared(queries: int, families: int) -> list[int]:
-    """`queries` in equal shares among the first families, as many of these as get `LEAST`; one at least."""
-    asked = max(1, min(families, queries // LEAST))
-    return [queries // asked + (i < queries % asked) for i in range(asked)]
+def shared(queries: int, stored: Sequence[int]) -> list[int]:
+    """`queries` among the first families, as many of these as get `LEAST`, one at least; all that is left to the last.
+
+    A family that is made to be inherited whole is sure with few, and the last is asked what needs many.
+
+    Args:
+        queries: in all.
+        stored: by family, how many probes there are; what the last lacks goes to those before it.
+    """
+    asked = max(1, min(len(stored), queries // LEAST))
+    shares = [*[LEAST] * (asked - 1), queries - LEAST * (asked - 1)]
+    for i in range(asked - 1, 0, -1):
+        over = max(0, shares[i] - stored[i])
+        shares[i], shares[i - 1] = shares[i] - over, shares[i - 1] + over
+    return shares
 
 
 __all__ = ["Progress", "Scored", "Trial", "score", "shared", "trial"]

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.bench.combine import Cohort, combined, normalised_mixture, root_of_squares
+from fingerprint.bench.combine import Cohort, beyond_half, combined, normalised_mixture, root_of_squares
 from fingerprint.bench.panel import Panel
 from fingerprint.decision.relations import (
     all_pairs,
@@ -37,7 +37,7 @@ def bare(name: str) -> str:
 
 @dataclass(frozen=True)
 class Method:
-    """families: whose probes it asks; the first alone where queries are few. soft: whether it needs the outputs."""
+    """families: whose probes it asks, the first alone where queries are few. soft: whether it needs the outputs."""
 
     name: str
     families: tuple[str, ...]
@@ -119,10 +119,13 @@ def methods(
             found.append(Method(name, (UNSCREENED + family,), statistic, soft))
     several = tuple(combination)
     found += [
-        Method("combined", several, combined, combines=True),
+        Method("combined", several, beyond_half, combines=True),
+        Method("combined, Bayes factor", several, combined, combines=True),
         Method("combined, squares", several, root_of_squares, combines=True),
         Method("combined, normalised", several, partial(root_of_squares, evidence=normalised_mixture), combines=True),
         Method("combined, match rate", several, match_rate, combines=True),
     ]
-    found += [Method(f"combined: {' + '.join(names)}", tuple(names), combined, combines=True) for names in alternatives]
+    found += [
+        Method(f"combined: {' + '.join(names)}", tuple(names), beyond_half, combines=True) for names in alternatives
+    ]
     return found

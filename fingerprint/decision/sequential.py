@@ -14,11 +14,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fingerprint.decision.betting import CAREFUL, log_wealth, reaches
+from fingerprint.decision.ladder import Rung, climbed, lead, rungs, share_between
 from fingerprint.decision.lineage import LineageTest, Test
-from fingerprint.decision.null import Null
 from fingerprint.record import Family, FamilyMatch
 
-SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)  # of a level, for the error between models
 ORDERS = 400  # random orders in which a listed copy is asked, to know the power
 COARSENESS = 0.8  # ratio of the levels at which a p-value is looked for
 SMALLEST_P = 1e-12
@@ -39,6 +38,7 @@ class SequentialTest(LineageTest):
         self._paths: dict[str, list[bool]] = {name: [] for name in asked}
         self._powers: dict[tuple[str, int, float], float] = {}
         self._between: dict[str, float] = {}
+        self._ladders: dict[tuple[str, float], tuple[Rung, ...]] = {}
 
     def add(self, family: str, match: bool) -> None:
         """One more answer."""
@@ -83,14 +83,10 @@ class SequentialTest(LineageTest):
 
     def _next_derived(self, family: Family, more: int) -> int | None:
         """Which of `more` further answers, from 0, is the first with which it can be derived."""
-        level = self._level(family.weight)
-        most = self._most(family.name, family.count, level)
-        if most is None or level <= 0.0:
-            return None
+        ladder = self._ladder(family.name, family.count, self._level(family.weight))
         path = np.append(self._path(family.name), np.ones((1, more), np.bool_), axis=1)
-        wealth = np.maximum.accumulate(log_wealth(path, family.count, most)[0])
         near = path[0].cumsum() >= self.least(family.name) * np.arange(1, path.shape[1] + 1)
-        return _first(near & (wealth >= -math.log(self._within(family.name, family.count, level))), more)
+        return _first(near & (lead(path, family.count, ladder)[0] >= 0.0), more)
 
     def _next_below(self, family: Family, more: int) -> int | None:
         """Which of `more` further answers, from 0, is the first with which it can be told from the weakest copy."""
@@ -103,16 +99,27 @@ class SequentialTest(LineageTest):
 
     def splits(self) -> dict[str, float]:
         """By family, the share of a level that is kept for the error between models. Empty where it is all of it."""
-        asked = (f for f in self.manifest.families if f.name in self._paths and f.name in self._label)
-        return {f.name: self._share_between(f.name, f.count) for f in asked}
+        return {f.name: self._share_between(f.name, f.count) for f in self._fitted()}
+
+    def allowed(self) -> dict[str, list[int]]:
+        """By family, the matches that each rung of its ladder allows. Empty where a bound is declared."""
+        ladders = {f.name: self._ladder(f.name, f.count, self._level(f.weight)) for f in self._fitted()}
+        return {name: [rung.most for rung in ladder] for name, ladder in ladders.items()}
+
+    def _fitted(self) -> list[Family]:
+        return [f for f in self.manifest.families if f.name in self._paths and f.name in self._label]
 
     def evidence(self) -> tuple[tuple[int, float], ...]:
-        """(answers, log10 of the wealth) of the family that found most, after each of its answers."""
+        """(answers, log10 of the evidence) of the family that found most, after each of its answers.
+
+        The largest wealth so far of the bet that is farthest from won, in the unit in which 1 / level wins.
+        """
         curves = []
         for family in self.manifest.families:
-            path, most = self._path(family.name), self._most(family.name, family.count, self._level(family.weight))
-            if most is not None and path.shape[1]:
-                curves.append(log_wealth(path, family.count, most)[0] / math.log(10.0))
+            path, level = self._path(family.name), self._level(family.weight)
+            ladder = self._ladder(family.name, family.count, level)
+            if ladder and path.shape[1]:
+                curves.append((lead(path, family.count, ladder)[0] - math.log(level)) / math.log(10.0))
         best = max(curves, key=lambda c: float(c.max()), default=np.zeros(0))
         return tuple((i + 1, round(min(float(w), 99.0), 4)) for i, w in enumerate(best))
 
@@ -122,14 +129,18 @@ class SequentialTest(LineageTest):
     def _path(self, family: str) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
         return np.array([self._paths.get(family, [])], np.bool_).reshape(1, -1)
 
-    def _most(self, name: str, count: int, level: float) -> int | None:
-        """Matches among all probes that an unrelated model does not exceed, except with a share of the level."""
+    def _ladder(self, name: str, count: int, level: float) -> tuple[Rung, ...]:
+        """The bets that must be won; the first is against what unrelated models exceed with a share of the level."""
+        if level <= 0.0:
+            return ()
         if self.kind == "declared":
-            return math.floor((self.manifest.declared_bound or 0.0) * count + 1e-9)
+            return (Rung(math.floor((self.manifest.declared_bound or 0.0) * count + 1e-9), level),)
         if name not in self._label:
-            return None
-        threshold = self._label[name].threshold(level * self._share_between(name, count))
-        return None if threshold is None else min(count, math.ceil(threshold) - 1)
+            return ()
+        if (name, level) not in self._ladders:
+            share = self._share_between(name, count)
+            self._ladders[name, level] = rungs(self._label[name], count, level, share)
+        return self._ladders[name, level]
 
     def _share_between(self, name: str, count: int) -> float:
         if name not in self._between:
@@ -137,12 +148,8 @@ class SequentialTest(LineageTest):
             self._between[name] = share_between(self._label[name], count, level)
         return self._between[name]
 
-    def _within(self, name: str, count: int, level: float) -> float:
-        return level if self.kind == "declared" else level * (1.0 - self._share_between(name, count))
-
     def _rejects_at(self, name: str, count: int, level: float) -> bool:
-        most = self._most(name, count, level)
-        return most is not None and bool(reaches(self._path(name), count, most, self._within(name, count, level))[0])
+        return bool(climbed(self._path(name), count, self._ladder(name, count, level))[0])
 
     def _label_test(self, name: str, count: int, found: FamilyMatch, share: float) -> Test:
         """See `LineageTest`: the p-value is valid at any stopping time."""
@@ -150,7 +157,7 @@ class SequentialTest(LineageTest):
         while level > SMALLEST_P and self._rejects_at(name, count, level):
             p, level = level, level * COARSENESS
         null, alpha = self._label.get(name), self.settings.alpha * share
-        most = self._most(name, count, alpha)
+        ladder = self._ladder(name, count, alpha)
         stands_out = self._rejects_at(name, count, alpha)
         p_total = min(1.0, p / share)
         return Test(
@@ -160,7 +167,7 @@ class SequentialTest(LineageTest):
             p_between=null.tail(found.matches * count / found.queries) if null and found.queries else None,
             p_total=min(p_total, self.settings.alpha) if stands_out else max(p_total, self.settings.alpha * 1.0001),
             rejects=stands_out and self._near(name, found),
-            bound=None if most is None else most / count,
+            bound=ladder[0].most / count if ladder else None,
         )
 
     def _power_against(self, copy: dict[str, FamilyMatch], measured: dict[str, FamilyMatch]) -> float:
@@ -175,13 +182,10 @@ class SequentialTest(LineageTest):
     def _power_of(self, name: str, count: int, matches: int, level: float) -> float:
         key = (name, matches, level)
         if key not in self._powers:
-            most = self._most(name, count, level)
             rng = np.random.default_rng(20_201_012)
             whole = np.arange(count)[None, :].repeat(ORDERS, axis=0) < matches
             orders = rng.permuted(whole, axis=1)[:, : self._asked[name]]
-            found = (
-                0.0 if most is None else float(reaches(orders, count, most, self._within(name, count, level)).mean())
-            )
+            found = float(climbed(orders, count, self._ladder(name, count, level)).mean())
             self._powers[key] = found
         return self._powers[key]
 
@@ -203,24 +207,3 @@ def _first(holds: np.ndarray[tuple[int], np.dtype[np.bool_]], last: int) -> int 
     """The first of the `last` places at the end where it holds, from 0."""
     places = np.nonzero(holds[len(holds) - last :])[0]
     return int(places[0]) if len(places) else None
-
-
-def share_between(null: Null, count: int, level: float) -> float:
-    """The share of a level for the error between models: the one that finds a perfect copy in the fewest answers.
-
-    A function of the references alone, fixed before the suspect is asked, so the level stays what it is.
-
-    Args:
-        null: of the matches of unrelated models, out of `count` probes.
-        count: all probes of the family.
-        level: both errors together.
-    """
-    perfect = np.ones((1, count), np.bool_)
-    needed: dict[float, int] = {}
-    for share in SHARES:
-        threshold = null.threshold(level * share)
-        if threshold is not None:
-            wealth = log_wealth(perfect, count, min(count, math.ceil(threshold) - 1))[0]
-            won = np.nonzero(wealth >= -math.log(level * (1.0 - share)))[0]
-            needed[share] = int(won[0]) if len(won) else count
-    return min(needed, key=lambda share: needed[share], default=0.5)

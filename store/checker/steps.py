@@ -1,5 +1,7 @@
 """Questions asked step by step: a bet against "at most S of all N probes match", valid whenever one looks.
 
+There are several such bets, a ladder: the more unrelated models may match as many probes, the surer must it be won.
+
 Waudby-Smith and Ramdas, "Confidence sequences for sampling without replacement" (NeurIPS 2020). After t probes with s
 matches the next one matches with probability at most (S - s) / (N - t) where the hypothesis holds. Whoever stakes on
 "it matches" then gains nothing on average, and his wealth reaches 1 / level with probability at most `level` (Ville).
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import accumulate
 
 from .lineage import Lineage
 from .reading import Wrong
@@ -17,7 +20,12 @@ from .tails import SLACK
 SPLITS = (0.5, 0.6, 0.7, 0.8, 0.9)  # of a level, for the error between models; a split is chosen by the references
 ORDERS = 400  # random orders in which a listed copy is asked, to know the power
 CAREFUL = {"matches": 4.5, "probes": 5.0, "staked": 0.9}  # on mismatches; in results that name none, on matches too
-BETTORS = (CAREFUL, {"matches": 4.9, "probes": 5.0, "staked": 1.0})  # a free choice could be made after the answers
+HOPEFUL = {
+    "matches": 4.9,
+    "probes": 5.0,
+    "staked": 1.0,
+}  # the one named: a free choice could come late
+RUNGS, RATIO, WIDEST = 3, 3.0, 0.5  # bets, the ratio of their levels between models, and the largest of those
 COARSENESS, SMALLEST = 0.8, 1e-12  # levels at which a p-value is looked for
 
 
@@ -43,8 +51,9 @@ def log_wealth(path, count, most, bettor):
 class Stepwise(Lineage):
     """The same lineage test on answers that came one by one.
 
-    `steps`: what the signed result says of the test (`planned` questions and the `splits`, by family; the `bettor`).
-    `paths`: the answers of each family, in order. `bounds`: what each family's verdict states as the bound on matches.
+    `steps`: what the signed result says of the test (`planned` questions, the `splits`, and what the rungs `allowed`,
+    by family; the `bettor`). Results without a bettor have one rung. `paths`: the answers of each family, in order.
+    `bounds`: what each family's verdict states as the bound on matches.
     """
 
     simulated_power = True
@@ -53,11 +62,12 @@ class Stepwise(Lineage):
         super().__init__(manifest, kind, n, alpha, True)
         self.paths, self.bounds, self.planned = paths, bounds, steps["planned"]
         self.splits, self.bettor = steps["splits"], steps.get("bettor", CAREFUL)
+        self.allowed, self.ladder = steps.get("allowed", {}), "bettor" in steps
         self._wealth = {}
 
     def check_splits(self, name):
         """The bettor is a known one, the splits those that the references call for, and the bounds follow from them."""
-        if self.bettor not in BETTORS:
+        if self.ladder and self.bettor != HOPEFUL:
             raise Wrong("%s: the bettor %s is none that this test knows" % (name, self.bettor))
         for family, planned in self.planned.items():
             if len(self.paths.get(family, [])) > planned:
@@ -69,7 +79,19 @@ class Stepwise(Lineage):
             if stated not in self.best_splits(family, count, level):
                 raise Wrong("%s: the level of %s is split at %s, another split is best" % (name, family, stated))
             if family in self.bounds:
-                self.check_bound(family, count, level * stated, name)
+                self.check_rungs(family, count, self.heights(level, stated), name)
+
+    def check_rungs(self, family, count, heights, name):
+        """The bound is what the first rung allows, and each rung allows what its gamma does."""
+        stated = self.bounds[family]
+        most = [None if stated is None else round(stated * count)]
+        if self.ladder:
+            found = self.allowed[family]
+            if found[:1] != [m for m in most if m is not None] or (found and len(found) != len(heights)):
+                raise Wrong("%s: the bound on the matches of %s is not %s" % (name, family, stated))
+            most = found or most
+        for allowed, (gamma, _) in zip(most, heights):
+            self.check_bound(family, count, gamma, allowed, name)
 
     def best_splits(self, family, count, level):
         """The splits that find a perfect copy in the fewest answers: the first such one where the tail is exact, and
@@ -87,17 +109,24 @@ class Stepwise(Lineage):
 
     def answers_needed(self, family, count, level, split, slack):
         """Answers after which a perfect copy is found, less one; None where no number of matches stands out."""
-        most = self.threshold(family, count, level * split * slack)
-        if most is None:
-            return None
-        line = -math.log(level * (1.0 - split))
-        wealth = enumerate(log_wealth([1] * count, count, most, self.bettor))
-        return next((t for t, w in wealth if w >= line), count)
+        needed = []
+        for gamma, within in self.heights(level, split):
+            most = self.threshold(family, count, gamma * slack)
+            if most is None:
+                return None
+            wealth = enumerate(log_wealth([1] * count, count, most, self.bettor))
+            needed.append(next((t for t, w in wealth if w + math.log(within) >= 0.0), count))
+        return max(needed)
 
-    def check_bound(self, family, count, gamma, name):
-        """The stated bound is the largest number of matches that gamma allows; a simulated tail gets its slack."""
-        stated = self.bounds[family]
-        most = None if stated is None else round(stated * count)
+    def heights(self, level, split):
+        """(gamma, level of the bet) of each rung, the highest bound first."""
+        gammas = [level * split * RATIO**i for i in range(RUNGS if self.ladder else 1)]
+        gammas = gammas[:1] + [gamma for gamma in gammas[1:] if gamma <= WIDEST]
+        part, above = level * (1.0 - split) / len(gammas), gammas[1:]
+        return [(g, part / (above[i] - g if i < len(above) else 1.0)) for i, g in enumerate(gammas)]
+
+    def check_bound(self, family, count, gamma, most, name):
+        """`most` is the largest number of matches that gamma allows; a simulated tail gets its slack."""
         if self.exact:
             holds = most == self.threshold(family, count, gamma)
         elif most is None:
@@ -106,7 +135,7 @@ class Stepwise(Lineage):
             tail = self.label(family)
             holds = tail(most + 1) <= gamma * (1 + SLACK) and (most < 0 or tail(most) > gamma * (1 - SLACK))
         if not holds:
-            raise Wrong("%s: the bound on the matches of %s is not %s" % (name, family, stated))
+            raise Wrong("%s: the bound on the matches of %s is not %s of %d" % (name, family, most, count))
 
     def threshold(self, family, count, gamma):
         """Matches among all probes that an unrelated model does not exceed, except with probability gamma."""
@@ -119,30 +148,32 @@ class Stepwise(Lineage):
         beyond = self.kind == "conformal" and 1.0 / (len(self.references) + 1) <= gamma
         return count if beyond else None
 
-    def most(self, family, level):
-        """S at a level: at alpha the stated one, which was checked."""
+    def rungs(self, family, level):
+        """(S, level of the bet) of each rung, at alpha with the stated S, which were checked; or none stands out."""
         count = self.families[family]["count"]
         if self.kind == "declared":
-            return math.floor((self.bound or 0.0) * count + 1e-9)
+            return [(math.floor((self.bound or 0.0) * count + 1e-9), level)]
+        heights = self.heights(level, self.splits[family])
         if level == self.alpha * self.families[family]["weight"] and family in self.bounds:
-            return None if self.bounds[family] is None else round(self.bounds[family] * count)
-        return self.threshold(family, count, level * self.splits[family])
-
-    def within(self, family, level):
-        """The share of a level that is left for the bet."""
-        return level if self.kind == "declared" else level * (1.0 - self.splits[family])
+            if self.bounds[family] is None:
+                return []
+            most = self.allowed[family] if self.ladder else [round(self.bounds[family] * count)]
+        else:
+            most = [self.threshold(family, count, gamma) for gamma, _ in heights]
+        return [] if None in most else [(m, within) for m, (_, within) in zip(most, heights)]
 
     def wealth(self, family, most):
-        """The wealth on the answers, for S matches."""
+        """The wealth on the answers, for S matches; with a ladder, the largest so far."""
         if (family, most) not in self._wealth:
             path, count = self.paths.get(family, []), self.families[family]["count"]
-            self._wealth[family, most] = log_wealth(path, count, most, self.bettor)
+            found = log_wealth(path, count, most, self.bettor)
+            self._wealth[family, most] = list(accumulate(found, max)) if self.ladder else found
         return self._wealth[family, most]
 
     def rejects(self, family, level):
-        """Whether the bet is won at a level."""
-        most = self.most(family, level)
-        return most is not None and reaches(self.wealth(family, most), self.within(family, level))
+        """Whether all bets are won at a level."""
+        rungs = self.rungs(family, level)
+        return bool(rungs) and all(reaches(self.wealth(family, most), within) for most, within in rungs)
 
     def soft(self, found):
         """Soft outputs are calibrated for all probes together, and take no part."""
@@ -163,12 +194,17 @@ class Stepwise(Lineage):
         return False
 
     def evidence(self):
-        """(answers, log10 of the wealth) of the family that found most."""
+        """(answers, log10 of the evidence) of the family that found most; the evidence is that of the hardest rung."""
         curves = []
         for family in self.families:
-            most = self.most(family, self.alpha * self.families[family]["weight"]) if family in self.paths else None
-            if most is not None and self.paths[family]:
-                curves.append([min(w / math.log(10.0), 99.0) for w in self.wealth(family, most)])
+            level = self.alpha * self.families[family]["weight"]
+            rungs = self.rungs(family, level) if family in self.paths and level > 0.0 else []
+            if rungs and self.paths[family]:
+                leads = [
+                    [w + (math.log(within / level) if self.ladder else 0.0) for w in self.wealth(family, most)]
+                    for most, within in rungs
+                ]
+                curves.append([min(min(column) / math.log(10.0), 99.0) for column in zip(*leads)])
         return max(curves, key=max, default=[])
 
     def check_evidence(self, stated, name):
@@ -188,18 +224,19 @@ class Stepwise(Lineage):
             if family not in copy["families"] or family not in self.families:
                 continue
             count, level = self.families[family]["count"], self.alpha * self.families[family]["weight"]
-            most, hits = self.most(family, level), min(count, copy["families"][family]["matches"])
-            if most is not None:
-                best = max(best, self.found(count, hits, planned, most, self.within(family, level)))
+            hits, rungs = min(count, copy["families"][family]["matches"]), self.rungs(family, level)
+            if rungs:
+                best = max(best, self.found(count, hits, planned, tuple(rungs)))
         return best
 
-    def found(self, count, hits, planned, most, level):
-        """The share of random orders of a copy with so many matches in which the bet is won."""
-        key = (count, hits, planned, most, level)
+    def found(self, count, hits, planned, rungs):
+        """The share of random orders of a copy with so many matches in which all bets are won."""
+        key = (count, hits, planned, rungs)
         if key not in self._wealth:
             rng, whole, won = random.Random(1), [1] * hits + [0] * (count - hits), 0
             for _ in range(ORDERS):
-                won += reaches(log_wealth(rng.sample(whole, planned), count, most, self.bettor), level)
+                path = rng.sample(whole, planned)
+                won += all(reaches(log_wealth(path, count, most, self.bettor), within) for most, within in rungs)
             self._wealth[key] = won / ORDERS
         return self._wealth[key]
 
@@ -217,4 +254,4 @@ class Stepwise(Lineage):
 
 def reaches(wealth, level):
     """Whether the wealth reached 1 / level at some time."""
-    return bool(wealth) and max(wealth) >= -math.log(level)
+    return bool(wealth) and max(wealth) + math.log(level) >= 0.0

@@ -13,6 +13,7 @@ from fingerprint.bench.combine import (
     Cohort,
     Evidence,
     Null,
+    beyond_half,
     combined,
     frequencies,
     inheritance,
@@ -147,6 +148,23 @@ def test_what_stands_out_less_than_a_derivative_would_is_no_candidate(seed: int)
     odd = [sharp.panel([0.15, 0.05]), weak.panel([0.45, 0.75])]  # the first suspect is the stranger
     score = combined(odd, cohort(2))
     assert score[REFERENCES + 1] > score[REFERENCES]
+
+
+def test_what_matches_little_in_a_sure_family_counts_for_nothing() -> None:
+    """The first suspect resembles the owner's recipe, the second is a student, the third a copy."""
+    sure, other = World(1, rate=0.05).panel([0.45, 0.05, 0.9]), World(2, rate=0.2).panel([0.2, 0.5, 0.3])
+    score = beyond_half([sure, other], cohort(3))[REFERENCES:]
+    assert score[2] > score[1] > score[0]
+    assert score[:2] == pytest.approx(other.matches.mean(axis=1)[REFERENCES : REFERENCES + 2])
+    assert beyond_half([other], cohort(3)) == pytest.approx(other.matches.mean(axis=1))
+
+
+def test_a_suspects_author_does_not_choose_its_references() -> None:
+    """Whoever made it: nobody knows of a suspect. Only references are measured without their author's models."""
+    panel, known = World(4).panel([0.6, 0.3]), cohort(2)
+    same = replace(known, authors=np.array([*known.authors[:REFERENCES], known.authors[0], known.authors[1]]))
+    for evidence in EVIDENCE:
+        assert evidence(panel, same)[REFERENCES:] == pytest.approx(evidence(panel, known)[REFERENCES:])
 
 
 def test_the_bayes_factor_is_bounded_below_and_rises_with_the_match() -> None:

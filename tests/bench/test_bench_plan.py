@@ -54,8 +54,14 @@ def test_a_row_names_the_students_architecture() -> None:
 
 
 @pytest.mark.parametrize(
-    ("queries", "families", "shares"),
-    [(20, 2, [20]), (39, 2, [39]), (40, 2, [20, 20]), (50, 3, [25, 25]), (100, 3, [34, 33, 33]), (10, 2, [10])],
-)
-def test_few_queries_go_to_the_first_families(queries: int, families: int, shares: list[int]) -> None:
-    assert shared(queries, families) == shares
+    ("queries", "stored", "shares"),
+    [
+        (20, (100, 100), [20]), (39, (100, 100), [39]), (40, (100, 100), [20, 20]), (50, (100,) * 3, [20, 30]),
+        (100, (100,) * 3, [20, 20, 60]), (10, (100, 100), [10]), (200, (100, 100), [100, 100]),
+        (100, (100, 100, 30), [20, 50, 30]), (100, (100,), [100]),
+    ],
+)  # fmt: skip
+def test_few_queries_go_to_the_first_families_and_many_to_the_last(
+    queries: int, stored: tuple[int, ...], shares: list[int]
+) -> None:
+    assert shared(queries, stored) == shares

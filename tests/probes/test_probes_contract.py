@@ -97,7 +97,7 @@ def test_one_seed_gives_the_same_bytes_and_another_gives_others(name: str) -> No
     assert (first.targets == again.targets).all()
     assert first.kinds == again.kinds
     assert first.passes == again.passes
-    if name != "natural":  # the images decide, while there are enough that the owner gets wrong
+    if name not in ("natural", "difference"):  # the images decide, while there are enough that the owner gets wrong
         other = generate(name, seed=b"other")
         assert other.images.tobytes() != first.images.tobytes()
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from probe_contexts import CLASSES, SPEC, Owner, answers, clean_images, context
 from torch import nn
 
+from fingerprint.data import CleanImages
 from fingerprint.errors import CreateError
 from fingerprint.model import Floats, Images
 from fingerprint.probes.altered import Alterations, AlteredCopies
@@ -20,7 +21,7 @@ from fingerprint.probes.boundary import BoundaryFamily
 from fingerprint.probes.characteristic import CharacteristicFamily
 from fingerprint.probes.composite import CompositeFamily, level
 from fingerprint.probes.descent import Descent, approach, descend, hinge
-from fingerprint.probes.difference import DifferenceFamily, evidence
+from fingerprint.probes.difference import DifferenceFamily, certainty, shifted
 from fingerprint.probes.gradient import DifferentiableOwner, target_margin
 from fingerprint.probes.interface import Candidates
 from fingerprint.probes.intrinsic import IntrinsicFamily
@@ -315,19 +316,52 @@ def test_zeroth_order_counts_its_queries() -> None:
     assert found.passes == sum(asked)
 
 
-def test_differences_are_ranked_by_evidence() -> None:
+def test_differences_are_ranked_by_what_both_are_sure_of() -> None:
     made = context(Owner(), data=clean_images(150))
     others = tuple((lambda i, s=s: answers(Owner(s), i)) for s in (1, 2, 3))
     object.__setattr__(made, "others", others)
     found = DifferenceFamily().generate(made, 30)
-    values = evidence(answers(Owner(), found.images), [other(found.images) for other in others], found.targets)
-    assert (np.diff(values) <= 1e-9).all()
+    values = certainty(answers(Owner(), found.images), [other(found.images) for other in others], found.targets)
+    assert (np.diff(values) <= 1e-6).all() and values.min() > 0.0
     rates = [(other(found.images).argmax(axis=1) == found.targets).mean() for other in others]
-    assert np.mean(rates) < 0.15  # chance is 0.25
+    assert np.mean(rates) < 0.25  # chance
     agreed = np.eye(3, dtype=np.float32) * 5
-    assert evidence(agreed, [agreed, agreed], np.arange(3)) == pytest.approx(np.zeros(3))
+    assert (certainty(agreed, [agreed, agreed], np.arange(3)) < -4.0).all()
     doubtful = np.zeros((3, 3), np.float32)
-    assert (evidence(doubtful, [agreed], np.arange(3)) < 0).all(), "what the owner doubts is no evidence"
+    assert certainty(doubtful, [1.0 - agreed], np.arange(3)) == pytest.approx(np.zeros(3)), "the owner is not sure"
+    assert certainty(agreed, [1.0 - agreed, agreed], np.arange(3)) == pytest.approx(np.zeros(3)), "others disagree"
+
+
+def test_differences_are_mistakes_where_labels_are_known() -> None:
+    data = clean_images(150)
+    made = context(Owner(), data=data)
+    object.__setattr__(made, "others", (lambda i: answers(Owner(1), i),))
+    right = CleanImages(data.images, answers(Owner(), data.images).argmax(axis=1))
+    object.__setattr__(made, "data", right)
+    with pytest.raises(CreateError, match="misclassifies none"):
+        DifferenceFamily(views=1, mixtures=0).generate(made, 30)
+    object.__setattr__(made, "data", CleanImages(data.images, None))
+    assert len(DifferenceFamily(views=1, mixtures=0).generate(made, 30)) == 30
+    object.__setattr__(made, "data", CleanImages(data.images, (right.labels + 1) % 4))
+    found = DifferenceFamily(views=4, mixtures=0).generate(made, 400)
+    assert set(found.kinds) == {"clean", "mirrored", "shifted"} and found.passes == 4 * len(data)
+    with_mixtures = DifferenceFamily(views=1, mixtures=40).generate(made, 1000)
+    assert {"cutmix", "mean"} & set(with_mixtures.kinds) and with_mixtures.passes == len(data) + 40
+
+
+def test_shifts_move_each_image_by_itself() -> None:
+    images = np.arange(2 * 8 * 6 * 1, dtype=np.uint8).reshape(2, 8, 6, 1).repeat(20, axis=0)
+    moved = shifted(images, 0.25, np.random.default_rng(3))
+    assert moved.shape == images.shape and moved.dtype == np.uint8
+    assert (shifted(images, 0.0, np.random.default_rng(3)) == images).all()
+    steps = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3)]
+    seen = set()
+    for before, after in zip(images, moved, strict=True):
+        fits = [(dy, dx) for dy, dx in steps
+                if (after[2:-2, 2:-2] == before[2 + dy : 6 + dy, 2 + dx : 4 + dx]).all()]  # fmt: skip
+        assert len(fits) == 1
+        seen.add(fits[0])
+    assert len(seen) > 8
 
 
 def test_robust_probes_hold_screen_models_off() -> None:

@@ -103,6 +103,11 @@ def test_step_by_step(made: Made, world: World, tmp_path: Path, capsys: pytest.C
                 "none that this test knows",
             ),
             "another bettor": (lambda row: row["workings"]["steps"].pop("bettor"), "made:suspect:"),
+            "rung": (
+                lambda row: row["workings"]["steps"]["allowed"]["characteristic"].__setitem__(2, 1),
+                "bound on the",
+            ),
+            "fewer rungs": (lambda row: row["workings"]["steps"]["allowed"]["characteristic"].pop(), "bound on the"),
             "bound": (lambda row: row["verdict"]["families"][0].update(bound=0.1), "the bound on the matches"),
             "level": (lambda row: row["workings"].update(alpha=0.2), "is not that of one test"),
             "planned": (fewer_asked, "than planned"),
