@@ -45,7 +45,7 @@ def create(
             "--families",
             metavar="A,B,..",
             help="Probe families, with settings (characteristic:kappa=2,natural). Default: characteristic where the "
-            "file gives gradients, else natural.",
+            "file gives gradients (robust,difference beside --screen-model and labelled --data), else natural.",
         ),
     ] = None,
     seed: Annotated[

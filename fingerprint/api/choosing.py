@@ -27,6 +27,7 @@ from fingerprint.progress import Progress, Silent
 
 INTEGRITY_FAMILY = "intrinsic:kinds=plain+mean,margins=0.02+0.05+0.1+0.2+0.4+0.8"  # docs/integrity.md
 SPARE = 1.2  # candidates per integrity probe
+BESIDE_SCREEN_MODELS = ("robust", "difference")  # the default there: what the benchmark combines (ADR 0029)
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,9 @@ class Choosing(Preparation):
         """The families to make, each with its number of probes."""
         labelled = self.data is not None and self.data.labels is not None
         names = list(dict.fromkeys(self.options.families)) if self.options.families else []
-        if not names:
+        if not names and self.twins and self.owner.module is not None and labelled:
+            names = list(BESIDE_SCREEN_MODELS)
+        elif not names:
             names = ["characteristic"] if self.owner.module is not None else ["natural"]
         families = [family_named(n) for n in names]
         if len({f.name for f in families}) < len(families):

@@ -19,10 +19,10 @@ class CreateOptions:
 
     spec: the owner's input spec (None: its sidecar, else detected on labelled data). references: files or folders of
     unrelated models, which calibrate. data: clean images. budget: probes stored. families: None = characteristic
-    where the file gives gradients, else natural. seed: for tests; the record is then non-evidential. declared_bound:
-    match rate that the owner declares unrelated models not to exceed. screen: small nets to train for screening
-    (None: 3 where the data allow, none beside screen models). screen_models: the owner's own nets of the same making
-    from other seeds, which screen (`api.screen_models`).
+    where the file gives gradients, else natural; robust and difference beside screen models and labelled data. seed:
+    for tests; the record is then non-evidential. declared_bound: match rate that the owner declares unrelated models
+    not to exceed. screen: small nets to train for screening (None: 3 where the data allow, none beside screen models).
+    screen_models: the owner's own nets of the same making from other seeds, which screen (`api.screen_models`).
     allow_code: open references whose format can carry code. make_references: small nets
     to train from the data as references. control_sets: other owners' models, of which probe sets of the same make are
     kept. ancestors: public models that the owner's was made from. secret: K itself, to make the same probes again.

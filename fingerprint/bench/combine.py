@@ -209,6 +209,11 @@ def inheritance(panel: Panel, cohort: Cohort) -> Values:
     return np.asarray(np.logaddexp(np.log(1.0 - INHERITS), np.log(INHERITS) + ratio))
 
 
+def mean_of_rates(panels: Sequence[Panel], cohort: Cohort) -> Values:
+    """Mean of the families' match rates, (M,): as `Verdict.score` ranks, less what is the same for all models."""
+    return np.asarray(np.mean([panel.matches.mean(axis=1) for panel in panels], axis=0))
+
+
 def beyond_half(panels: Sequence[Panel], cohort: Cohort) -> Values:
     """The last family's match rate, and what the others match beyond half of their probes, up to 1 each, (M,).
 

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.bench.combine import Cohort, beyond_half, combined, normalised_mixture, root_of_squares
+from fingerprint.bench.combine import Cohort, beyond_half, combined, mean_of_rates, normalised_mixture, root_of_squares
 from fingerprint.bench.panel import Panel
 from fingerprint.decision.relations import (
     all_pairs,
@@ -124,6 +124,7 @@ def methods(
         Method("combined, squares", several, root_of_squares, combines=True),
         Method("combined, normalised", several, partial(root_of_squares, evidence=normalised_mixture), combines=True),
         Method("combined, match rate", several, match_rate, combines=True),
+        Method("combined, score of a verdict", several, mean_of_rates, combines=True),
     ]
     found += [
         Method(f"combined: {' + '.join(names)}", tuple(names), beyond_half, combines=True) for names in alternatives

@@ -5,7 +5,7 @@ Where labels are known, only its mistakes are taken (AKH: QuRD, AAAI 2025): wher
 than the nets that it is compared with would match too. They are ranked by how sure the owner is of its label and how
 sure unrelated nets are of another one, whichever is less: nets that `create` trained for screening, or the owner's
 screen models. Who learns from the owner's answers learns its mistakes; a net that learned from the same images makes
-its own. Uses unrelated nets to generate, so it is off by default (see docs/families.md).
+its own. Uses unrelated nets to generate, so it is off by default without screen models.
 """
 
 from __future__ import annotations

@@ -88,8 +88,8 @@ class ProbeFamily(ABC):
     """One method of making probes, configured in `__init__` and called on a context.
 
     needs_labels: works only with labelled clean images; needs_data: only with clean images; needs_others: only with
-    unrelated nets, so it is never part of a default. holds_off: makes probes against screen models itself. purpose:
-    which axis of a verdict the probes serve. oversample: candidates to ask for per probe kept.
+    unrelated nets, so it is part of a default only beside screen models. holds_off: makes probes against screen models
+    itself. purpose: which axis of a verdict the probes serve. oversample: candidates to ask for per probe kept.
     """
 
     name: ClassVar[str]

@@ -54,10 +54,11 @@ def test_what_a_screen_model_matches_is_left_out(world: World, twin: Path, famil
 
 
 def test_the_record_lists_it_and_says_that_it_cannot_be_made_again(world: World, twin: Path) -> None:
-    made = create(world.owner_pt2, options(screen_models=[twin], data=world.data_npz))
+    made = create(world.owner_pt2, options(families=None, screen_models=[twin], data=world.data_npz))
     (screen,) = made.manifest.screens
     assert screen.name.startswith(PREFIX)
     assert made.manifest.making is not None
+    assert [family.name for family in made.manifest.families] == ["robust", "difference"], "the default beside it"
     assert made.manifest.making.screens == 0, "no small net was trained beside it"
     with pytest.raises(UsageError, match="--screen-model"):
         reproduce(made, world.owner_pt2, data=world.data_npz)
