@@ -48,9 +48,9 @@ class ConformalNull:
     def threshold(self, gamma: float) -> float | None:
         """See `Null.threshold`."""
         above = sorted(self.values)
-        if 1.0 / (len(above) + 1) > gamma:
-            return None
         allowed = math.floor(gamma * (len(above) + 1) + 1e-9) - 1  # references that may reach the threshold
+        if allowed < 0:
+            return None
         if allowed >= len(above):
             return -math.inf
         return math.nextafter(above[len(above) - allowed - 1], math.inf)

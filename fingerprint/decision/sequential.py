@@ -180,13 +180,15 @@ class SequentialTest(LineageTest):
         return best
 
     def _power_of(self, name: str, count: int, matches: int, level: float) -> float:
+        """The share of random orders in which the bets are won while enough match (`least`) to be near the copies."""
         key = (name, matches, level)
         if key not in self._powers:
             rng = np.random.default_rng(20_201_012)
             whole = np.arange(count)[None, :].repeat(ORDERS, axis=0) < matches
             orders = rng.permuted(whole, axis=1)[:, : self._asked[name]]
-            found = float(climbed(orders, count, self._ladder(name, count, level)).mean())
-            self._powers[key] = found
+            near = orders.cumsum(axis=1) >= self.least(name) * np.arange(1, orders.shape[1] + 1)
+            won = lead(orders, count, self._ladder(name, count, level)) >= 0.0
+            self._powers[key] = float((near & won).any(axis=1).mean())
         return self._powers[key]
 
     def _below_copies(self, measured: dict[str, FamilyMatch]) -> bool:

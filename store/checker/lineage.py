@@ -31,6 +31,8 @@ class Lineage:
         self.exact, self.bound = kind != "fitted", manifest["declared_bound"]
         self.families = {f["name"]: f for f in manifest["families"] if f.get("role", "lineage") == "lineage"}
         self.references, self.outputs = manifest["references"], manifest["outputs"]
+        if kind not in ("conformal", "fitted", "declared") or (kind == "declared" and self.bound is None):
+            raise Wrong("calibrated in a way that the record does not know: %s" % kind)
         if kind != "declared":
             if len(self.references) > n:
                 self.references = [r for r in self.references if r.get("origin") != "made"]
@@ -66,8 +68,7 @@ class Lineage:
         if self.kind == "declared" or not found["queries"]:
             return None
         count = self.families[found["name"]]["count"]
-        scale = 1 if found["queries"] == count else count / found["queries"]
-        return self.label(found["name"])(found["matches"] * scale)
+        return self.label(found["name"])(found["matches"] * count / found["queries"])  # whole numbers stay whole
 
     def sound(self, families, name):
         """The counts can be, and the p-value of every family is the one that was stated."""

@@ -27,6 +27,7 @@ HOPEFUL = {
 }  # the one named: a free choice could come late
 RUNGS, RATIO, WIDEST = 3, 3.0, 0.5  # bets, the ratio of their levels between models, and the largest of those
 COARSENESS, SMALLEST = 0.8, 1e-12  # levels at which a p-value is looked for
+TIED = 1e-6  # difference in log10 of the evidence below which two families found as much
 
 
 def log_wealth(path, count, most, bettor):
@@ -69,6 +70,9 @@ class Stepwise(Lineage):
         """The bettor is a known one, the splits those that the references call for, and the bounds follow from them."""
         if self.ladder and self.bettor != HOPEFUL:
             raise Wrong("%s: the bettor %s is none that this test knows" % (name, self.bettor))
+        unplanned = (set(self.paths) | set(self.bounds)) & set(self.families) - set(self.planned)
+        if unplanned:
+            raise Wrong("%s: probes of %s were asked, and none were planned" % (name, sorted(unplanned)[0]))
         for family, planned in self.planned.items():
             if len(self.paths.get(family, [])) > planned:
                 raise Wrong("%s: more %s probes were asked than planned" % (name, family))
@@ -87,6 +91,8 @@ class Stepwise(Lineage):
         most = [None if stated is None else round(stated * count)]
         if self.ladder:
             found = self.allowed[family]
+            if any(type(most) is not int for most in found):
+                raise Wrong("%s: the rungs of %s allow %s matches" % (name, family, found))
             if found[:1] != [m for m in most if m is not None] or (found and len(found) != len(heights)):
                 raise Wrong("%s: the bound on the matches of %s is not %s" % (name, family, stated))
             most = found or most
@@ -194,8 +200,11 @@ class Stepwise(Lineage):
         return False
 
     def evidence(self):
-        """(answers, log10 of the evidence) of the family that found most; the evidence is that of the hardest rung."""
-        curves = []
+        """log10 of the evidence after each answer of the family that found most; that of the hardest rung.
+
+        All such curves where several families found as much.
+        """
+        curves: list[list[float]] = []
         for family in self.families:
             level = self.alpha * self.families[family]["weight"]
             rungs = self.rungs(family, level) if family in self.paths and level > 0.0 else []
@@ -205,17 +214,14 @@ class Stepwise(Lineage):
                     for most, within in rungs
                 ]
                 curves.append([min(min(column) / math.log(10.0), 99.0) for column in zip(*leads)])
-        return max(curves, key=max, default=[])
+        most = max(map(max, curves), default=0.0)
+        return [curve for curve in curves if max(curve) >= most - TIED] or [[]]
 
     def check_evidence(self, stated, name):
-        """The curve of evidence is the one that follows from the answers."""
-        mine = self.evidence()
-        if [i for i, _ in stated] != list(range(1, len(mine) + 1)):
-            raise Wrong("%s: evidence after %d answers is stated, and %d count" % (name, len(stated), len(mine)))
-        for wealth, (answers, said) in zip(mine, stated):
-            if abs(wealth - said) > 1e-4:
-                text = "%s: after %d answers the evidence is %.4f, stated as %.4f"
-                raise Wrong(text % (name, answers, wealth, said))
+        """The curve of evidence is one that follows from the answers."""
+        wrong = [differs(curve, stated) for curve in self.evidence()]
+        if all(wrong):
+            raise Wrong("%s: %s" % (name, next((text for text in wrong if text.startswith("after")), wrong[0])))
 
     def power_against(self, copy, families):
         """The chance that a copy is found before the questions run out, by simulation."""
@@ -226,19 +232,29 @@ class Stepwise(Lineage):
             count, level = self.families[family]["count"], self.alpha * self.families[family]["weight"]
             hits, rungs = min(count, copy["families"][family]["matches"]), self.rungs(family, level)
             if rungs:
-                best = max(best, self.found(count, hits, planned, tuple(rungs)))
+                best = max(best, self.found(family, hits, min(planned, count), tuple(rungs)))
         return best
 
-    def found(self, count, hits, planned, rungs):
-        """The share of random orders of a copy with so many matches in which all bets are won."""
-        key = (count, hits, planned, rungs)
+    def found(self, family, hits, planned, rungs):
+        """The share of random orders of a copy with so many matches in which it is found."""
+        key = (family, hits, planned, rungs)
         if key not in self._wealth:
+            count = self.families[family]["count"]
             rng, whole, won = random.Random(1), [1] * hits + [0] * (count - hits), 0
             for _ in range(ORDERS):
-                path = rng.sample(whole, planned)
-                won += all(reaches(log_wealth(path, count, most, self.bettor), within) for most, within in rungs)
+                won += self.finds(rng.sample(whole, planned), family, count, rungs)
             self._wealth[key] = won / ORDERS
         return self._wealth[key]
+
+    def finds(self, path, family, count, rungs):
+        """Whether at some time all bets are won, and as many match as `derived` needs (only with a ladder)."""
+        least, seen = self.least(family) if self.ladder else 0.0, list(accumulate(path))
+        won = [accumulate(log_wealth(path, count, most, self.bettor), max) for most, _ in rungs]
+        lines = [-math.log(within) for _, within in rungs]
+        for t, wealth in enumerate(zip(*won)):
+            if seen[t] >= least * (t + 1) and all(w >= line for w, line in zip(wealth, lines)):
+                return True
+        return False
 
     def below_copies(self, families):
         """Whether a bet on mismatches tells some family's answers from the weakest listed copy."""
@@ -255,3 +271,13 @@ class Stepwise(Lineage):
 def reaches(wealth, level):
     """Whether the wealth reached 1 / level at some time."""
     return bool(wealth) and max(wealth) + math.log(level) >= 0.0
+
+
+def differs(curve, stated):
+    """What contradicts a curve of evidence in what is stated, or None."""
+    if [i for i, _ in stated] != list(range(1, len(curve) + 1)):
+        return "evidence after %d answers is stated, and %d count" % (len(stated), len(curve))
+    for mine, (answers, said) in zip(curve, stated):
+        if abs(mine - said) > 1e-4:
+            return "after %d answers the evidence is %.4f, stated as %.4f" % (answers, mine, said)
+    return None

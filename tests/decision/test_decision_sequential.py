@@ -104,6 +104,19 @@ def test_too_few_questions_allow_no_unrelated() -> None:
     assert verdict.lineage == "inconclusive"
 
 
+def test_a_copy_that_is_nearer_to_the_strangers_would_not_be_found() -> None:
+    """It wins the bets, and `derived` asks for more matches than it has: no `unrelated` while it is listed."""
+    record = with_references(STRANGERS, copies=[*STRONG, {C: 50}])
+    test = SequentialTest(LineageTest(record, Settings(0.01)), {C: 100})
+    assert test.least(C) > 0.6
+    for answer in order(50, 4):
+        test.add(C, answer)
+    weak = test.decide({C: FamilyMatch(matches=50, queries=100)}, 100)
+    assert weak.total_p is not None and weak.total_p <= 0.01 and weak.lineage == "inconclusive"
+    verdict, _ = run(record, order(8, 5))
+    assert verdict.power is not None and verdict.power < 0.2 and verdict.lineage == "inconclusive"
+
+
 def test_declared_bounds_spend_all_of_alpha_within() -> None:
     record = manifest(copies=STRONG).model_copy(update={"declared_bound": 0.2})
     test = SequentialTest(LineageTest(record, Settings(0.01, "declared")), {C: 100})
