@@ -36,6 +36,23 @@ def test_the_levels_add_up(level: float, share: float) -> None:
     assert all(b < a for (_, a), (_, b) in pairwise(found)), "the more there are, the surer"
 
 
+@given(level=st.floats(1e-6, 1.0))
+def test_the_error_when_the_references_choose_the_share(level: float) -> None:
+    """Ranks among the references that choose it: the integral of the largest of all shares bounds the error."""
+    ladders = [heights(level, share) for share in SHARES]
+    edges = sorted({0.0, 1.0, *(gamma for ladder in ladders for gamma, _ in ladder)})
+    middles = [(0.5 * (a + b), b - a) for a, b in pairwise(edges)]
+
+    def told(ladder: list[tuple[float, float]], u: float) -> float:
+        return min([within for gamma, within in ladder if u > gamma], default=1.0)
+
+    def error(chosen: list[list[tuple[float, float]]]) -> float:
+        return sum(width * max(told(ladder, u) for ladder in chosen) for u, width in middles)
+
+    assert all(error([ladder]) <= level * (1 + 1e-9) for ladder in ladders)
+    assert error(ladders) <= 1.43 * level
+
+
 def test_rungs_allow_less_the_surer_they_are() -> None:
     ladder = rungs(null(), N, 0.01, 0.7)
     assert len(ladder) == RUNGS
