@@ -16,9 +16,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fingerprint.api.reduced import answered as answered_among
 from fingerprint.data import CleanImages
 from fingerprint.decision.distributions import binomial_tail
 from fingerprint.decision.null import MINIMUM_FITTED, MatchNull
+from fingerprint.engine.labels import LabelMap
 from fingerprint.errors import EvasiveHost
 from fingerprint.model import Floats, Images, InputSpec, labels_of
 from fingerprint.record import Fingerprint
@@ -69,14 +71,28 @@ class Disguise:
         return answered
 
     def reveal(
-        self, predict: Predict, spec: InputSpec, fingerprint: Fingerprint, alpha: float, left: int | None
+        self,
+        predict: Predict,
+        spec: InputSpec,
+        fingerprint: Fingerprint,
+        alpha: float,
+        left: int | None,
+        labels: LabelMap | None = None,
     ) -> None:
-        """Look for signs that probes are answered differently from clean inputs. `left`: inputs it may still send.
+        """Look for signs that probes are answered differently from clean inputs.
+
+        Args:
+            predict: asks the suspect.
+            spec: how it wants its input.
+            fingerprint: whose probes were asked.
+            alpha: level of both signs together.
+            left: inputs it may still send; None = no bound.
+            labels: its label space, where that is not the owner's: who has fewer classes gives each more often.
 
         Raises:
             EvasiveHost: there is one, at level alpha.
         """
-        found = self._instability(predict, spec, alpha / 2, left) or self._one_answer(fingerprint, alpha / 2)
+        found = self._instability(predict, spec, alpha / 2, left) or self._one_answer(fingerprint, alpha / 2, labels)
         if found is not None:
             raise EvasiveHost(
                 f"it answers probes differently from clean inputs (at error <= {alpha:g}): {found}",
@@ -116,12 +132,13 @@ class Disguise:
             )
         return None
 
-    def _one_answer(self, fingerprint: Fingerprint, alpha: float) -> str | None:
+    def _one_answer(self, fingerprint: Fingerprint, alpha: float, labels: LabelMap | None) -> str | None:
         orders, references = fingerprint.payload.reference_orders, fingerprint.manifest.references
         asked, probes = len(self._asked), fingerprint.manifest.probes.count
         if orders is None or len(references) < MINIMUM_FITTED or not asked:
             return None
-        usual = [Counter(row.tolist()).most_common(1)[0][1] for row in orders[:, :, 0]]
+        given = orders[:, :, 0] if labels is None else [answered_among(order, labels) for order in orders]
+        usual = [Counter(row.tolist()).most_common(1)[0][1] for row in given]
         (label, most) = Counter(label for _, label in self._asked).most_common(1)[0]
         lowest, level = most, alpha
         if asked < probes:  # the share among those asked stands for all probes only where it can hardly be chance

@@ -220,7 +220,8 @@ class Examination:
             asker, drawn, lambda probes: self._mark(index, probes), disguise, until_clear=self._sequential
         )
         if disguise is not None and verdict.lineage != "derived":
-            disguise.reveal(asker.predict, setting.spec, self.verifier.fingerprints[index], alpha, asker.left)
+            fingerprint = self.verifier.fingerprints[index]
+            disguise.reveal(asker.predict, setting.spec, fingerprint, alpha, asker.left, asked.labels)
         return self._beyond(asker, alpha, questioning, asked, verdict)
 
     def _beyond(

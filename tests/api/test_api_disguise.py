@@ -90,6 +90,23 @@ def test_a_host_with_one_answer_for_all_probes_is_evasive(
     assert "one label 3" in result.reason
 
 
+def test_a_stranger_with_two_classes_is_not_evasive(record: Fingerprint, pool: WorkerPool) -> None:
+    """It gives one label to half of the probes and more: so would the references, if these two were all classes."""
+    rng = np.random.default_rng(2)
+    orders = record.payload.reference_orders
+    assert orders is not None
+    spread = rng.permuted(np.broadcast_to(np.arange(10, dtype=orders.dtype), orders.shape), axis=2)
+    varied = replace(record, payload=replace(record.payload, reference_orders=spread))
+
+    def two(images: np.ndarray) -> np.ndarray:
+        first = images.reshape(len(images), -1).sum(axis=1).astype(np.int64) % 2
+        return np.asarray(np.eye(2, dtype=np.float32)[first] * 9)
+
+    with function("two", two):
+        result = run(varied, pool, "two:answer", jitter=0)
+    assert result.status != "evasive", result.reason
+
+
 def test_strangers_are_not_evasive(record: Fingerprint, pool: WorkerPool, world: World) -> None:
     (result,) = verify([world.stranger_onnx], [record], VerifyOptions(alpha=0.05, cover=1.0), pool=pool)
     assert result.status == "decided", result.reason
