@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from engine_models import IMAGES, NCHW, expected, write_pt2, write_script
+from torch._higher_order_ops import while_loop
 
 from fingerprint.engine import suspect as inside
 from fingerprint.engine.sandbox import holds_code, runtime_files
@@ -157,8 +158,16 @@ class Loops(torch.nn.Module):
         return y
 
 
+class LoopsInGraph(torch.nn.Module):
+    """The same as an operator of a torch.export program."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        (count,) = while_loop(lambda n: n < 1, lambda n: (n * 1,), (torch.zeros((), dtype=torch.int64),))
+        return x.flatten(1)[:, :10] + count
+
+
 class Grabs(torch.nn.Module):
-    """TorchScript that wants 64 GiB."""
+    """Wants 64 GiB, in every kind of program."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = torch.ones(16 * 1024, 1024, 1024)
@@ -195,6 +204,37 @@ def test_torchscript_that_wants_all_memory(tmp_path: Path) -> None:
         own.limits = replace(own.limits, worker_memory_bytes=2 * GIB)
         with opened(own, write_script(tmp_path / "m.pt", Grabs())) as session, pytest.raises(WorkerCrashed):
             session.predict(IMAGES, NCHW)
+
+
+def program(path: Path, module: torch.nn.Module) -> Path:
+    """A torch.export program for one image."""
+    torch.export.save(torch.export.export(module, (torch.zeros(1, 1, 8, 8),)), path)
+    return path
+
+
+def test_a_pt2_that_never_ends(pool: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an operator of its graph when it is asked, and by code when it is opened; the pool works on."""
+    honest = pool.limits
+    monkeypatch.setattr(pool, "limits", replace(honest, predict_s=1.0))
+    with opened(pool, program(tmp_path / "m.pt2", LoopsInGraph())) as session, pytest.raises(WorkerTimedOut):
+        session.predict(IMAGES, NCHW)
+    monkeypatch.setattr(pool, "limits", replace(honest, load_s=1.0))
+    with pytest.raises(WorkerTimedOut):
+        opened(pool, evil_pt2(tmp_path / "evil.pt2", "while True: pass"))
+    monkeypatch.setattr(pool, "limits", honest)
+    with opened(pool, tmp_path / "evil.plain") as session:
+        np.testing.assert_allclose(session.predict(IMAGES, NCHW), expected(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_pt2_that_wants_all_memory(pool: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor of 64 GiB when it is asked, and as many bytes when it is opened; the pool works on."""
+    monkeypatch.setattr(pool, "limits", replace(pool.limits, worker_memory_bytes=2 * GIB))
+    with opened(pool, program(tmp_path / "m.pt2", Grabs())) as session, pytest.raises(WorkerCrashed, match="memory"):
+        session.predict(IMAGES, NCHW)
+    with pytest.raises(WorkerCrashed, match="memory"):
+        opened(pool, evil_pt2(tmp_path / "evil.pt2", "bytearray(64 << 30)"))
+    with opened(pool, tmp_path / "evil.plain") as session:
+        np.testing.assert_allclose(session.predict(IMAGES, NCHW), expected(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("write", [write_pt2, write_script])
