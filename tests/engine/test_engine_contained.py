@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
-from engine_models import IMAGES, NCHW, expected, write_pt2, write_script
+from engine_models import IMAGES, NCHW, expected, write_onnx, write_pt2, write_script
 from torch._higher_order_ops import while_loop
 
 from fingerprint.engine import suspect as inside
@@ -235,6 +236,35 @@ def test_a_pt2_that_wants_all_memory(pool: WorkerPool, tmp_path: Path, monkeypat
         opened(pool, evil_pt2(tmp_path / "evil.pt2", "bytearray(64 << 30)"))
     with opened(pool, tmp_path / "evil.plain") as session:
         np.testing.assert_allclose(session.predict(IMAGES, NCHW), expected(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("where", ["beside", "above", "absolute", "link", "link above"])
+def test_onnx_weights_in_another_file(pool: WorkerPool, tmp_path: Path, where: str) -> None:
+    """The file that it names exists and holds the right weights: a model that answered would have read it."""
+    folder = tmp_path / "suspect"
+    folder.mkdir()
+    model = onnx.load(write_onnx(tmp_path / "whole.onnx"))
+    onnx.save(model, folder / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    weights = folder / "weights.bin"
+    if where != "beside":
+        weights = weights.rename(tmp_path / "secret.bin")
+    if where.startswith("link"):
+        link = tmp_path / "up" if where == "link above" else folder / "weights.bin"
+        link.symlink_to(tmp_path if where == "link above" else weights)
+    names = {
+        "above": "../secret.bin", "absolute": str(weights), "link above": "../up/secret.bin",
+    }  # fmt: skip
+    changed = onnx.load(folder / "m.onnx", load_external_data=False)
+    for tensor in changed.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = names.get(where, "weights.bin")
+    (folder / "m.onnx").write_bytes(changed.SerializeToString())
+    before = weights.read_bytes()
+    with pytest.raises(UnsupportedModel, match="weights in another file") as caught:
+        opened(pool, folder / "m.onnx")
+    assert "Save it in one file" in caught.value.remedy and str(tmp_path) not in caught.value.message
+    assert weights.read_bytes() == before
 
 
 @pytest.mark.parametrize("write", [write_pt2, write_script])
