@@ -45,7 +45,7 @@ def run(
     status = 1
     try:
         _isolate(session, files)
-        os.chdir(scratch)
+        _settle(scratch)
         path = _placed(cast("list[tuple[str, str | None]]", request["parts"]), files, scratch)
         suspect = _Suspect(runtime, request, session, path)
         suspect.take_device()
@@ -71,6 +71,14 @@ def _isolate(session: socket.socket, files: list[int]) -> None:
     for low, high in zip([_FIRST_FREE_FD - 1, *kept], [*kept, os.sysconf("SC_OPEN_MAX")], strict=True):
         os.closerange(low + 1, min(high, 1 << 20))
     sys.dont_write_bytecode = True
+
+
+def _settle(scratch: Path) -> None:
+    """Work in a folder, and make temporary files there. The server may have found another place for its own."""
+    os.chdir(scratch)
+    os.environ["TMPDIR"] = str(scratch)
+    if (module := sys.modules.get("tempfile")) is not None:
+        vars(module)["tempdir"] = None
 
 
 def _placed(parts: list[tuple[str, str | None]], files: list[int], scratch: Path) -> Path:

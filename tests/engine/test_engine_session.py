@@ -308,6 +308,14 @@ def test_what_a_suspect_can_do(pool: WorkerPool, files: dict[str, Path]) -> None
 
 
 @LINUX
+def test_temporary_files_of_a_suspect(pool: WorkerPool, files: dict[str, Path]) -> None:
+    """Also where the server, whose folder a suspect can't write to, was asked for such a place by torch.export."""
+    with opened(pool, files["pt2"]):
+        pass
+    assert spied(pool, files["safetensors"])["temporary"] == "done True"
+
+
+@LINUX
 def test_suspects_share_nothing(pool: WorkerPool, files: dict[str, Path]) -> None:
     assert spied(pool, files["safetensors"])["left"] == spied(pool, files["safetensors"])["left"]
     with opened(pool, files["onnx"]) as one, opened(pool, files["onnx"]) as other:
