@@ -85,9 +85,12 @@ def _runtimes() -> Iterator[Line]:
         try:
             runtime = runtime_named(name)
             runtime.check()
-            detail = f"{runtime.version()}: {', '.join(runtime.formats)}"
-            described = "" if runtime.executes else " (recognised and described; this machine can't run them)"
-            yield Line("runtime", name, True if runtime.executes else None, detail + described)
+            formats = ", ".join(runtime.formats)
+            if runtime.executes:
+                yield Line("runtime", name, True, f"{runtime.version()}: {formats}")
+            else:  # its version is this tool's
+                described = "files are recognised and described, never run"
+                yield Line("runtime", name, None, f"no package: {formats} {described}")
         except FingerprintError as error:
             yield Line("runtime", name, None, error.diagnosis().replace("\n", ". "))
 

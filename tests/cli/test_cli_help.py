@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 from cli_tool import COMMAND, Tool  # type: ignore[import-not-found]
@@ -138,6 +139,10 @@ def test_doctor_and_plugins(tool: Tool) -> None:
     names = {(line["what"], line["name"]): line["ok"] for line in done.json["lines"]}
     assert names[("runtime", "onnx")] is True and names[("tool", "fingerprint")] is True
     assert "runtime" in tool("doctor").out
+    details = {(line["what"], line["name"]): line["detail"] for line in done.json["lines"]}
+    assert names[("runtime", "coreml")] is None, "no file of it is run"
+    assert details[("runtime", "coreml")].startswith("no package:")
+    assert details[("runtime", "onnx")].startswith(version("onnxruntime"))
     found = tool("plugins", "-f", "json").json["plugins"]
     assert {"runtimes", "probes", "transforms", "sources", "reports"} == {p["group"] for p in found}
     assert "fingerprint.runtimes.onnx:OnnxRuntime" in tool("plugins").out
