@@ -1,7 +1,6 @@
 """verify against a real Open Inference Protocol server of the package index: MLServer, in an environment of its own.
 
-It pins packages, so it is not installed beside this tool: python -m venv E; E/bin/pip install mlserver onnxruntime;
-FINGERPRINT_OIP_SERVER_PYTHON=E/bin/python
+It pins packages, so it is not installed beside this tool; CONTRIBUTING.md says how its environment is made.
 """
 
 from __future__ import annotations
@@ -97,7 +96,7 @@ def test_verdicts_of_a_served_model(
 ) -> None:
     path = world.folder / f"{model}.onnx"
     spec = load_spec(Path(f"{path}.spec.json"))
-    options = VerifyOptions(alpha=0.05, spec=spec, remote=RemoteOptions(retries=1))
+    options = VerifyOptions(alpha=0.05, spec=spec, sequential=False, remote=RemoteOptions(retries=1))
     file, served = verify([path, f"{origin}/v2/models/{model}"], [record], options, pool=pool)
     assert served.status == "decided", served.reason
     assert file.lineage == served.lineage == lineage
