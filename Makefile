@@ -40,6 +40,7 @@ bench: $(STAMP)  ## figures of docs/results.md; DATA=folder of real models (see 
 	$(BIN)/python benchmarks/effectiveness.py --data $(DATA)
 	$(BIN)/python benchmarks/speed.py --data $(DATA)
 	$(BIN)/python benchmarks/formats.py --data $(DATA)
+	$(BIN)/python benchmarks/hostile.py
 	$(BIN)/python benchmarks/adaptation.py --data $(DATA)
 	$(BIN)/python benchmarks/many.py --data $(DATA)
 	$(BIN)/python benchmarks/verdicts.py --data $(DATA)
