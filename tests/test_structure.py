@@ -31,6 +31,17 @@ LAYERS = [
 ]
 SIDEWAYS = {("engine", "decision"), ("probes", "decision")}  # distributions and statistics: pure functions
 
+# Clients of the network, and who may use one: what docs/security.md lists as the places that anything goes out to.
+NETWORK = ("urllib.request", "urllib3", "http.client", "httpx", "requests", "aiohttp", "mlflow", "ray")
+NETWORK += ("huggingface_hub", "grpc", "ftplib", "smtplib", "telnetlib", "websockets", "xmlrpc")
+CONNECTING = {
+    "fingerprint.remote.channel",
+    "fingerprint.remote.replies",
+    "fingerprint.sources.mlflow",
+    "fingerprint.engine.executors.ray",
+    "store.timestamps",
+}
+
 
 def module_name(path: Path) -> str:
     parts = list(path.relative_to(ROOT).with_suffix("").parts)
@@ -229,3 +240,13 @@ def test_only_the_command_line_prints_and_nothing_evaluates() -> None:
         calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
         named = {c.func.id for c in calls if isinstance(c.func, ast.Name)}
         assert not named & {"print", "eval", "exec", "breakpoint", "input"}, path
+
+
+def test_only_what_is_documented_opens_connections() -> None:
+    using = {
+        module_name(path)
+        for path in MODULES
+        for name in imports_of(path)
+        if any(name == client or name.startswith(f"{client}.") for client in NETWORK)
+    }
+    assert using == CONNECTING
