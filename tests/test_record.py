@@ -276,6 +276,13 @@ WRONG = {
     "ancestor_labels": [np.zeros((1, 7), np.int64), np.zeros((1, 8), np.int32), np.zeros(8, np.int64)],
     "kin_labels": [np.zeros((1, 9), np.int64), np.zeros((1, 8), np.uint8)],
     "weight_sketch": [np.zeros(9, np.int8), np.zeros((3, 3), np.uint8)],
+    "certified_radius": [
+        np.zeros(8, np.float64),
+        np.zeros(7, np.float32),
+        np.zeros((8, 1), np.float32),
+        np.full(8, -0.1, np.float32),
+        np.full(8, np.inf, np.float32),
+    ],
     "trial_contrast": [np.zeros(2, np.float32), np.zeros(1, np.float64), np.full(1, np.nan, np.float32)],
 }
 
@@ -361,6 +368,38 @@ def test_missing_probes_and_other_widths_are_noticed() -> None:
     other = manifest(families={"family-0": 0.5, "family-1": 0.5})
     with pytest.raises(Tampered):
         Fingerprint(other, tensors).check()
+
+
+def certified(families: Sequence[dict[str, float] | None], radius: Sequence[float]) -> Fingerprint:
+    stated = [
+        family.model_copy(update={"parameters": {} if said is None else {"certificate": said}})
+        for family, said in zip(RECORD.manifest.families, families, strict=True)
+    ]
+    return Fingerprint(
+        RECORD.manifest.model_copy(update={"families": tuple(stated)}),
+        replace(RECORD.payload, certified_radius=np.array(radius, np.float32)),
+    )
+
+
+def test_radii_of_single_probes_are_those_that_the_manifest_sums_up() -> None:
+    stated: list[dict[str, float] | None] = [{"lowest": 0.02, "median": 0.1}, None]
+    radius, none = [0.02, 0.05, 0.1, 0.4, 0.2], [np.nan] * 3
+    record = certified(stated, [*radius, *none])
+    record.check()
+    again = Payload.from_bytes(record.payload.to_bytes()).certified_radius
+    assert again is not None and again.tobytes() == np.array([*radius, *none], np.float32).tobytes()
+    wrong: list[tuple[list[dict[str, float] | None], list[float]]] = [
+        (stated, [0.01, *radius[1:], *none]),  # the lowest is another
+        (stated, [0.02, 0.05, 0.05, 0.05, 0.2, *none]),  # the median is another
+        (stated, [np.nan, *radius[1:], *none]),  # one is missing
+        (stated, [*radius, np.nan, 0.1, np.nan]),  # one of a family without a certificate
+        ([None, stated[0]], [*radius, *none]),  # of the other family
+        ([{"lowest": 0.02}, None], [*radius, *none]),
+    ]
+    for families, held in wrong:
+        with pytest.raises(Tampered, match="certified radii"):
+            certified(families, held).check()
+    replace(record, payload=replace(record.payload, certified_radius=None)).check()  # of an earlier release
 
 
 def test_bytes_of_something_else_altogether() -> None:

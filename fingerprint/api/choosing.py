@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import JsonValue
 
 from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.owner import Owner
@@ -24,6 +24,9 @@ from fingerprint.probes.registry import family as family_named
 from fingerprint.probes.seeds import numpy_seed
 from fingerprint.probes.selection import SELECTION_COPIES, select, select_groups, uniqueness
 from fingerprint.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from fingerprint.probes.certificate import Certificate
 
 INTEGRITY_FAMILY = "intrinsic:kinds=plain+mean,margins=0.02+0.05+0.1+0.2+0.4+0.8"  # docs/integrity.md
 SPARE = 1.2  # candidates per integrity probe
@@ -63,7 +66,7 @@ class Made:
     chosen: Candidates
     pool: Candidates
     passes: int
-    certificate: dict[str, JsonValue] | None = None
+    certificate: Certificate | None = None
 
     @property
     def candidates(self) -> int:
@@ -184,8 +187,8 @@ class Choosing(Preparation):
         chosen = candidates.take(kept)
         return Made(family, chosen, candidates, spent, self._certificate(family, chosen))
 
-    def _certificate(self, family: ProbeFamily, chosen: Candidates) -> dict[str, JsonValue] | None:
-        """How large a random weight change the labels stand, for the manifest."""
+    def _certificate(self, family: ProbeFamily, chosen: Candidates) -> Certificate | None:
+        """How large a random weight change each label stands."""
         if not self.options.certify:
             return None
         if self.owner.module is None:
@@ -198,7 +201,7 @@ class Choosing(Preparation):
 
         owner = DifferentiableOwner(self.owner.module, self.owner.spec, self.owner.classes, self.owner.batches)
         generator = torch_generator(self.derive(f"certificate/{family.name}"), "draws")
-        return {**certify(owner, chosen.images, chosen.targets, generator).summary()}
+        return certify(owner, chosen.images, chosen.targets, generator)
 
     def _scores(self, candidates: Candidates) -> NDArray[np.float64]:
         kept = self._survival(candidates.images, candidates.targets) >= candidates.slack
@@ -224,3 +227,11 @@ def groups_of(parts: Sequence[Candidates]) -> NDArray[np.int64] | None:
     if all(part.groups is None for part in parts):
         return None
     return np.concatenate([np.full(len(p), -1, np.int64) if p.groups is None else p.groups for p in parts])
+
+
+def radii_of(made: Sequence[Made]) -> NDArray[np.float32] | None:
+    """Certified radii of all probes (N,), NaN in a family without a certificate; None where no family has one."""
+    if all(m.certificate is None for m in made):
+        return None
+    parts = [np.full(len(m.chosen), np.nan) if m.certificate is None else m.certificate.radius for m in made]
+    return np.concatenate(parts).astype(np.float32)

@@ -20,7 +20,7 @@ from pydantic import JsonValue
 
 import fingerprint
 from fingerprint.api.answers import Draw, compare
-from fingerprint.api.choosing import Choosing, Made, groups_of
+from fingerprint.api.choosing import Choosing, Made, groups_of, radii_of
 from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.owner import Owner
 from fingerprint.api.preparation import data_sha256
@@ -150,6 +150,7 @@ class _Creation(Choosing):
             else np.zeros((0, self.owner.classes), np.float32),
             groups=groups_of([m.chosen for m in made]),
             weight_sketch=None if weights is None else weights.to_bytes(),
+            certified_radius=radii_of(made),
         )
 
     def _kept_clean(self) -> CleanImages:
@@ -241,7 +242,7 @@ class _Creation(Choosing):
             count=len(made.chosen),
             weight=weight,
             parameters={**made.chosen.parameters, "oversample": made.family.oversample, "chosen": kinds}
-            | ({"certificate": made.certificate} if made.certificate else {}),
+            | ({"certificate": {**made.certificate.summary()}} if made.certificate else {}),
             candidates=made.candidates,
             passes=made.passes,
             role="lineage" if weight else "integrity",

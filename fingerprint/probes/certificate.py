@@ -39,13 +39,13 @@ class Certificate:
     passes: int
 
     def summary(self) -> dict[str, float | int | str]:
-        """What a public manifest says: no probe's own radius."""
+        """What a public manifest says: no probe's own radius, which is secret with the probes (`Payload`)."""
         return {
             "law": "uniform, relative to tensor RMS",
             "probability": self.probability,
             "confidence": self.confidence,
             "draws": self.draws,
-            "lowest": float(self.radius.min(initial=0.0)) if len(self.radius) else 0.0,
+            "lowest": float(self.radius.min()) if len(self.radius) else 0.0,
             "median": float(np.median(self.radius)) if len(self.radius) else 0.0,
             "passes": self.passes,
         }

@@ -38,9 +38,27 @@ class Fingerprint:
             raise Tampered("the references' answers are not as many as the manifest's references")
         if (0 if payload.trial_labels is None else len(payload.trial_labels)) != len(manifest.trials):
             raise Tampered("the trials' answers are not as many as the manifest's trials")
+        self._check_certificates()
         self._check_others()
         if payload.responses.shape[1] != manifest.outputs:
             raise Tampered("the owner's responses are not as long as the manifest says")
+
+    def _check_certificates(self) -> None:
+        """Radii of single probes, where there are any, are those of the families that state a certificate."""
+        radius = self.payload.certified_radius
+        if radius is None:  # no certificate, or a record of an earlier release
+            return
+        for number, family in enumerate(self.manifest.families):
+            rows, stated = radius[self.payload.family == number], family.parameters.get("certificate")
+            if not isinstance(stated, dict):
+                agrees = bool(np.isnan(rows).all())
+            else:
+                agrees = all(
+                    isinstance(said := stated.get(name), (int, float)) and abs(said - float(held)) < 1e-6
+                    for name, held in (("lowest", rows.min()), ("median", np.median(rows)))
+                )
+            if not agrees:
+                raise Tampered(f"the certified radii of the {family.name} probes are not what the manifest says")
 
     def _check_others(self) -> None:
         """Control sets, ancestors and kin are those of the manifest."""

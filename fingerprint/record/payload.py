@@ -28,6 +28,9 @@ class Payload:
     int64. With ancestors and kin: ancestor_labels (A, N), kin_labels (J, N) int64, the common label of each on each
     probe, -1 = none. weight_sketch (B,) uint8: the summary of the owner's weights, as bytes of `runtimes.sketch`.
     trial_contrast (T + 1,) float32: the contrastive loss (`decision.contrast`) of the owner and of each of its trials.
+    certified_radius (N,) float32: the largest random change of the weights, relative to each weight tensor's RMS, that
+    each probe's label is certified to stand (`probes.certificate`; the manifest's families state probability and
+    confidence), 0 where none is, NaN for the probes of a family without a certificate; None where no family has one.
     """
 
     probes: Images
@@ -49,6 +52,7 @@ class Payload:
     kin_labels: NDArray[np.int64] | None = None
     weight_sketch: NDArray[np.uint8] | None = None
     trial_contrast: NDArray[np.float32] | None = None
+    certified_radius: NDArray[np.float32] | None = None
 
     def to_bytes(self) -> bytes:
         """Safetensors bytes; the same tensors give the same bytes."""
@@ -142,6 +146,11 @@ class Payload:
             wanted["trial_contrast"] = (np.float32, (trials + 1,))
             if not np.isfinite(self.trial_contrast).all():
                 raise Tampered("the record's tensor 'trial_contrast' is not finite")
+        radius = self.certified_radius
+        if radius is not None:
+            wanted["certified_radius"] = (np.float32, (count,))
+            if np.isinf(radius).any() or (radius < 0).any():
+                raise Tampered("the record's tensor 'certified_radius' holds what is no radius")
         wanted["weight_sketch"] = (np.uint8, (0 if self.weight_sketch is None else self.weight_sketch.size,))
         for name, (dtype, shape) in wanted.items():
             value: NDArray[np.generic] | None = getattr(self, name)

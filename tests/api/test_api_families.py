@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from api_world import World
 
+from fingerprint.api.choosing import Made, radii_of
 from fingerprint.api.create import create
 from fingerprint.api.create_options import CreateOptions
 from fingerprint.errors import CreateError, UsageError
+from fingerprint.probes.certificate import RADII, Certificate
+from fingerprint.probes.interface import Candidates
+from fingerprint.probes.registry import family as family_named
 from fingerprint.record import Fingerprint, Payload
 
 GROUPED = {
@@ -81,9 +85,32 @@ def test_certificates_are_stated(many: Fingerprint) -> None:
     assert isinstance(summary, dict) and float(str(summary["median"])) > 0.0
 
 
+def test_every_probe_has_a_certificate_of_its_own(many: Fingerprint) -> None:
+    again = Payload.from_bytes(many.payload.to_bytes()).certified_radius
+    assert again is not None and again.shape == many.payload.targets.shape
+    for number, family in enumerate(many.manifest.families):
+        mine, certificate = again[many.payload.family == number], family.parameters["certificate"]
+        assert isinstance(certificate, dict)
+        assert set(np.round(mine, 4).tolist()) <= {0.0, *(float(np.float32(r).round(4)) for r in RADII)}
+        assert mine.min() == pytest.approx(certificate["lowest"])
+        assert np.median(mine) == pytest.approx(certificate["median"])
+
+
+def test_radii_stay_with_their_probes() -> None:
+    parts = [probes(2, [0.1, 0.2]), probes(3, None), probes(1, [0.0])]
+    assert np.array_equal(radii_of(parts), np.array([0.1, 0.2, *[np.nan] * 3, 0.0], np.float32), equal_nan=True)
+    assert radii_of([probes(2, None)]) is None
+
+
+def probes(count: int, radius: list[float] | None) -> Made:
+    chosen = Candidates(np.zeros((count, 2, 2, 1), np.uint8), np.zeros(count, np.int64), ("x",) * count, 0, {})
+    found = None if radius is None else Certificate(np.array(radius), 0.9, 0.99, 44, 0)
+    return Made(family_named("robust"), chosen, chosen, 0, found)
+
+
 def test_no_groups_no_tensor(world: World) -> None:
     made = create(world.owner_pt2, options(world, "boundary"))
-    assert made.payload.groups is None
+    assert made.payload.groups is None and made.payload.certified_radius is None
     assert "certificate" not in made.manifest.families[0].parameters
 
 

@@ -6,10 +6,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from xml.etree import ElementTree
 
 import html5lib
+import numpy as np
 import pytest
 import report_pages  # type: ignore[import-not-found]
 from hypothesis import given, settings
@@ -116,6 +118,19 @@ def test_probes_only_when_asked() -> None:
     text = visible(tree)
     assert "this report shows probes" in text and "40 more are left out here" in text
     assert text.count("differs") == 6 and text.count("suspect not asked") == 0
+
+
+def test_a_probe_tells_the_weight_change_it_is_certified_for() -> None:
+    assert "certified" not in visible(parsed(PAGES["probes"])).lower()
+    view = report_pages.record(secrets=True)
+    assert view.payload is not None
+    radius = np.full(len(view.payload.targets), np.nan, np.float32)
+    radius[:3] = (0.0, 0.05, 0.4)
+    view = replace(view, payload=replace(view.payload, certified_radius=radius))
+    summary = Summary("verify", records={"cd" * 32: view})
+    text = visible(parsed(HtmlReport().finish([row(verdict=report_pages.full_verdict())], summary)))
+    assert [text.count(f"certified {value}") for value in ("0.00", "0.05", "0.40")] == [1, 1, 1]
+    assert text.count("certified 0") == 3 and "relative to each tensor's RMS" in text
 
 
 def test_labels_that_mean_something_else_are_no_match() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ LARGEST = 96  # pixels of a side; larger probes are shown reduced
 
 @dataclass(frozen=True)
 class Picture:
-    """One probe: where it comes from, what the owner's model and the suspect answered. `same`: None where unknown."""
+    """One probe: where it comes from, what the owner's model and the suspect answered. `same`: None where unknown.
+
+    radius: the random weight change, relative to each tensor's RMS, that its label is certified to stand, or None.
+    """
 
     number: int
     family: str
@@ -24,6 +28,7 @@ class Picture:
     owner: int
     suspect: int | None
     same: bool | None
+    radius: float | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,11 @@ class Gallery:
     pictures: tuple[Picture, ...]
     left_out: int
     reduced: bool
+
+    @property
+    def certified(self) -> bool:
+        """Whether a picture states a radius."""
+        return any(picture.radius is not None for picture in self.pictures)
 
 
 def gallery(manifest: Manifest, payload: Payload, answers: Mapping[str, Sequence[int]] | None, matches: int) -> Gallery:
@@ -52,6 +62,7 @@ def gallery(manifest: Manifest, payload: Payload, answers: Mapping[str, Sequence
             owner=int(payload.targets[number]),
             suspect=asked.get(number),
             same=asked[number] == int(payload.targets[number]) if comparable and number in asked else None,
+            radius=_radius(payload, number),
         )
         for number in numbers
     )
@@ -63,6 +74,11 @@ def gallery(manifest: Manifest, payload: Payload, answers: Mapping[str, Sequence
 def shown(answers: Mapping[str, Sequence[int]] | None, count: int) -> list[int]:
     """Numbers of the probes shown, out of `count`: the first `SHOWN` of those asked (of all, where that is unknown)."""
     return sorted(_asked(answers, count) or range(count))[:SHOWN]
+
+
+def _radius(payload: Payload, number: int) -> float | None:
+    radius = math.nan if payload.certified_radius is None else float(payload.certified_radius[number])
+    return None if math.isnan(radius) else radius
 
 
 def _asked(answers: Mapping[str, Sequence[int]] | None, count: int) -> dict[int, int]:
