@@ -76,8 +76,12 @@ def tpr(cells: Sequence[Cell], rate: float) -> Interval:
     return proportion(found, total)
 
 
-def proportion(found: int, total: int, confidence: float = CONFIDENCE) -> Interval:
-    """A share and its Clopper-Pearson interval (Biometrika 1934)."""
+def proportion(found: float, total: int, confidence: float = CONFIDENCE) -> Interval:
+    """A share and its Clopper-Pearson interval (Biometrika 1934).
+
+    found: of `total`; no whole number where each was judged several times: then between the neighbours' limits, by the
+    same quantiles of the beta distribution.
+    """
     if not total:
         return Interval(float("nan"), 0.0, 1.0)
     tail = (1.0 - confidence) / 2.0

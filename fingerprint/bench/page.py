@@ -9,6 +9,7 @@ from fingerprint.bench.metrics import Interval
 from fingerprint.bench.results import FamilyFigures, MemberFigures, MethodFigures, Results
 
 COMBINED = "combined"
+TPR = ("TPR, no FP", "TPR, FPR 1 %")
 
 
 def page(results: Results) -> str:
@@ -57,8 +58,7 @@ def _methods(main: Sequence[MethodFigures]) -> str:
         "method",
         "mean of rows' AUC",
         "AUC, all",
-        "TPR, no FP",
-        "TPR, FPR 1 %",
+        *TPR,
         "negatives (strangers)",
         "FPR below (95 %)",
     )
@@ -83,7 +83,7 @@ def _rows(results: Results) -> str:
         return "It could not be run.\n"
     needed = results.queries_needed[COMBINED]
     main = next((m for m in found if m.queries == results.main_queries), found[-1])
-    head = ("row", *(f"AUC at {m.queries}" for m in found), "interval", "matched only", "TPR, no FP", "needed")
+    head = ("row", *(f"AUC at {m.queries}" for m in found), "interval", "matched only", *TPR, "needed")
     lines = []
     for i, row in enumerate(main.rows):
         fewest = needed.get(row.row)
@@ -94,11 +94,14 @@ def _rows(results: Results) -> str:
                 f"{row.auc.low:.2f} to {row.auc.high:.2f}",
                 f"{_number(row.matched_auc)} ({row.matched_negatives})",
                 _number(row.tpr_at_0),
+                _with(row.tpr_at_1_percent),
                 "-" if fewest is None else str(fewest),
             )
         )
-    lines.append(("mean", *(_number(m.mean_auc) for m in found), "", "", "", ""))
-    lines.append(("TPR, no FP", *(_number(m.tpr_at_0.value) for m in found), "", "", "", ""))
+    rest = [""] * (len(head) - 1 - len(found))
+    lines.append(("mean", *(_number(m.mean_auc) for m in found), *rest))
+    lines.append((TPR[0], *(_number(m.tpr_at_0.value) for m in found), *rest))
+    lines.append((TPR[1], *(_number(m.tpr_at_1_percent.value) for m in found), *rest))
     return (
         _table(head, lines)
         + f"\nInterval, matched and TPR: at {main.queries} queries. Matched only: AUC against strangers that went "
@@ -160,4 +163,4 @@ def _number(value: float) -> str:
 
 
 def _with(value: Interval) -> str:
-    return f"{value.value:.3f} ({value.low:.2f} to {value.high:.2f})"
+    return "-" if math.isnan(value.value) else f"{value.value:.3f} ({value.low:.2f} to {value.high:.2f})"

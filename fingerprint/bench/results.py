@@ -18,8 +18,10 @@ SCHEMA_VERSION = 1
 class RowFigures:
     """One method on one row.
 
-    auc: against all judged strangers. matched_auc: against strangers that went through the same. positives,
-    matched_negatives: how many models there are of either.
+    auc: against all judged strangers. matched_auc: against strangers that went through the same. tpr_at_0: share of the
+    row's derivatives that score above every judged stranger of their cell. tpr_at_1_percent: share at a threshold that
+    lets at most 1 % of these pass, with its interval. positives, matched_negatives: how many models there are of
+    either.
     """
 
     row: str
@@ -27,6 +29,7 @@ class RowFigures:
     auc: Interval
     matched_auc: float
     tpr_at_0: float
+    tpr_at_1_percent: Interval
     positives: int
     matched_negatives: int
 

@@ -70,6 +70,7 @@ def _row(scored: Sequence[Scored], row: Row, seed: int) -> RowFigures:
         auc=auc_interval(cells, seed),
         matched_auc=auc(twins),
         tpr_at_0=_share(cells),
+        tpr_at_1_percent=_rate(cells, 0.01, _of_one_draw(scored, [row.name])),
         positives=len({g for c in cells for g in c.positive_groups}),
         matched_negatives=len({g for c in twins for g in c.negative_groups}),
     )
@@ -86,18 +87,18 @@ def _share(cells: Sequence[Cell]) -> float:
     return found / total if total else math.nan
 
 
-def _of_one_draw(scored: Sequence[Scored]) -> list[Cell]:
-    """Cells of the first draw only: what intervals count as independent."""
+def _of_one_draw(scored: Sequence[Scored], rows: Sequence[str] | None = None) -> list[Cell]:
+    """Cells of the first draw only, of these rows (None: all): what intervals count as independent."""
     first: dict[tuple[str, int], Cell] = {}
     for item in scored:
-        first.setdefault((item.trial.owner.name, item.fold), item.cell())
+        first.setdefault((item.trial.owner.name, item.fold), item.cell(rows))
     return list(first.values())
 
 
 def _rate(cells: Sequence[Cell], rate: float, one: Sequence[Cell]) -> Interval:
     found, total = hits(cells, rate)
     count = len({group for cell in one for group in cell.positive_groups})  # each is judged in two folds
-    return proportion(round(found / total * count), count) if total else proportion(0, 0)
+    return proportion(found * count / total, count) if total else proportion(0, 0)
 
 
 def family_figures(trial: Trial, name: str, plan: Plan) -> FamilyFigures:

@@ -65,6 +65,12 @@ def test_clopper_pearson_inverts_the_binomial(found: int, total: int) -> None:
         assert math.isclose(1 - binomial_tail(found + 1, total, interval.high), 0.025, rel_tol=1e-4)
 
 
+def test_the_interval_of_halves_lies_between_its_neighbours() -> None:
+    below, half, above = (proportion(found, 10) for found in (4, 4.5, 5))
+    assert half.value == 0.45
+    assert below.low < half.low < above.low and below.high < half.high < above.high
+
+
 def test_the_limit_that_no_false_positive_implies() -> None:
     assert math.isclose(upper_limit(0, 59), 1 - 0.05 ** (1 / 59), rel_tol=1e-6)
     assert upper_limit(5, 5) == 1.0
