@@ -29,11 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.bench.panel import Index, Panel
+from fingerprint.decision.relations import INHERITED
 
 Values = NDArray[np.float64]
 PRIOR = 0.5  # pseudo-count of every class at every probe
 SHARES = np.concatenate([np.linspace(0.01, 0.99, 50), [0.999]])  # probabilities of the owner's label that are tried
-INHERITED = np.linspace(0.25, 1.0, 16)  # probabilities of the owner's label in a family that is inherited
 INHERITS = 0.5  # prior probability that a derivative inherits from a family
 _MISS = np.log1p(-SHARES)  # what a probe without a match says
 

@@ -17,6 +17,8 @@ from fingerprint.bench.combine import Cohort, beyond_half, combined, mean_of_rat
 from fingerprint.bench.panel import Panel
 from fingerprint.decision.relations import (
     all_pairs,
+    composite_share,
+    composite_thresholds,
     decision_distance,
     repeated_transitions,
     sample_correlation,
@@ -89,6 +91,18 @@ def transitions(panels: Sequence[Panel], cohort: Cohort) -> Scores:
     return _each(repeated_transitions(panel.targets, labels, panel.groups) for labels in panel.labels)
 
 
+def composites(panels: Sequence[Panel], cohort: Cohort) -> Scores:
+    """Share of composites that reach a threshold of their own (IrisFP, CVPR 2026), (M,); -1 where none can be judged.
+
+    The thresholds come from the cohort's references, a cluster as one model, and from nobody else. IrisFP's come from
+    stolen models, too; here no derivative calibrates, so what a reference would match if it inherited stands for them.
+    """
+    (panel,) = panels
+    known, matches = cohort.references, panel.matches
+    thresholds = composite_thresholds(None, matches[known], panel.groups, weights=cohort.weights(known))
+    return _each(composite_share(found, panel.groups, thresholds) for found in matches)
+
+
 def _each(values: Iterable[float | None]) -> Scores:
     return np.array([-1.0 if value is None else value for value in values])
 
@@ -100,7 +114,7 @@ BASELINES: tuple[tuple[str, str, Statistic, bool], ...] = (
     ("SAC-like, soft outputs", "natural", sac, True),
     ("ModelDiff-like, soft outputs", "natural", model_diff, True),
     ("IPGuard-like", "boundary", match_rate, False),
-    ("IrisFP-like", "composite", match_rate, False),
+    ("IrisFP-like", "composite", composites, False),
     ("ADV-TRA-like", "trajectory", transitions, False),
 )
 

@@ -11,6 +11,9 @@ higher for a more related suspect and bounded by 1; what value stands out is for
 
 from __future__ import annotations
 
+from functools import cache
+from math import comb
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +21,8 @@ from fingerprint.decision.statistics import centred_log_outputs
 from fingerprint.model import Floats, Labels
 
 Matches = NDArray[np.bool_]
+INHERITED = np.linspace(0.25, 1.0, 16)  # probabilities of the owner's label, beyond chance, that a derivative may have
+EQUAL = 1e-9  # differences of shares below this are rounding
 
 
 def sample_correlation(owner: Floats, suspect: Floats) -> float | None:
@@ -97,27 +102,52 @@ def composite_share(matches: Matches, groups: Labels, thresholds: dict[int, int]
     return float(np.mean(judged)) if judged else None
 
 
-def composite_thresholds(derived: Matches, unrelated: Matches, groups: Labels) -> dict[int, int]:
+def composite_thresholds(
+    derived: Matches | None, unrelated: Matches, groups: Labels, *, weights: NDArray[np.float64] | None = None
+) -> dict[int, int]:
     """Per composite, the number of matches that tells derivatives from unrelated models best.
 
     The largest difference between the share of derivatives and that of unrelated models that reach it; of equals the
     highest number. A composite that tells nothing is left out. Models used here may not calibrate the same verdict.
 
     Args:
-        derived: (D, N) matches of models known to be derived, such as compressed copies.
+        derived: (D, N) matches of models known to be derived, such as compressed copies. None where there are none:
+            then a derivative is taken to be an unrelated model that inherits. With a probability that is one of
+            `INHERITED`, all alike, it matches where that one does not, at each probe.
         unrelated: (U, N) matches of models known to be unrelated.
         groups: (N,) composite of each probe; -1 = none.
+        weights: (U,) what each unrelated model counts; None: all alike.
     """
     thresholds = {}
     for number in sorted(set(groups[groups >= 0].tolist())):
         rows = groups == number
-        ours, others = derived[:, rows].sum(axis=1), unrelated[:, rows].sum(axis=1)
-        needed = np.arange(1, int(rows.sum()) + 1)
-        gain = (ours[None] >= needed[:, None]).mean(axis=1) - (others[None] >= needed[:, None]).mean(axis=1)
-        best = int(len(gain) - 1 - gain[::-1].argmax())
-        if gain[best] > 0:
-            thresholds[number] = int(needed[best])
+        size, others = int(rows.sum()), unrelated[:, rows].sum(axis=1)
+        if derived is None:
+            ours = np.average(_inheriting(size)[others], axis=0, weights=weights)
+        else:
+            ours = _reached(derived[:, rows].sum(axis=1), size).mean(axis=0)
+        gain = ours - np.average(_reached(others, size), axis=0, weights=weights)
+        if gain.max() > EQUAL:
+            thresholds[number] = 1 + int(np.nonzero(gain >= gain.max() - EQUAL)[0][-1])
     return thresholds
+
+
+def _reached(counts: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
+    """Whether counts (M,) reach 1, 2 .. size: (M, size)."""
+    return np.asarray(counts[:, None] >= np.arange(1, size + 1))
+
+
+@cache
+def _inheriting(size: int) -> NDArray[np.float64]:
+    """How probably who inherits reaches 1 .. size matches, by how many there are without: (size + 1, size)."""
+    found = np.zeros((size + 1, size))
+    for without in range(size + 1):
+        left = size - without
+        more = np.arange(left + 1)
+        ways = np.array([comb(left, m) for m in range(left + 1)], np.float64)
+        chance = (ways * INHERITED[:, None] ** more * (1.0 - INHERITED[:, None]) ** (left - more)).mean(axis=0)
+        found[without] = chance @ _reached(without + more, size)
+    return found
 
 
 def repeated_transitions(owner: Labels, suspect: Labels, groups: Labels) -> float | None:
