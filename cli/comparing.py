@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Request:
     """What the flags say besides how to verify. `known`: reuse the verdicts of earlier runs.
 
-    show_probes: reports show them, and their files are private.
+    show_probes: reports show them, and their files are private. timestamp: of the suspect, a file.
     """
 
     against: Sequence[str]
@@ -32,6 +32,7 @@ class Request:
     fail_on: FailOn
     expect: Expect | None = None
     show_probes: bool = False
+    timestamp: Path | None = None
 
 
 def finding(result: Result) -> Finding:
@@ -51,7 +52,9 @@ def with_closed(results: Iterable[Result], selection: Selection) -> Generator[Re
                 yield Result(result.suspect, FingerprintRef(row.id, row.name), "skipped", reason)
 
 
-def parameters(places: Sequence[str], selection: Selection, options: VerifyOptions) -> dict[str, object]:
+def parameters(
+    places: Sequence[str], selection: Selection, options: VerifyOptions, timestamp: Path | None = None
+) -> dict[str, object]:
     """What a run was asked, as the database records it."""
     return {
         "places": list(places),
@@ -68,4 +71,5 @@ def parameters(places: Sequence[str], selection: Selection, options: VerifyOptio
         "factory": options.factory,
         "allow_code": options.allow_code,
         "remote": options.remote.to_dict(),
+        **({"suspect_timestamp": str(timestamp)} if timestamp else {}),
     }

@@ -185,6 +185,15 @@ Allow: TypeAlias = Annotated[
         help="Compression that is in order, as an upper limit: prune:magnitude:0.5. Repeatable. See: derive --help",
     ),
 ]
+SuspectTimestamp: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--suspect-timestamp",
+        metavar="TSR",
+        show_default=False,
+        help="RFC 3161 timestamp over the suspect: says who came first, where the fingerprint has one too.",
+    ),
+]
 NoCache: TypeAlias = Annotated[
     bool, typer.Option("--no-cache", help="Ask again, even where an earlier run has the verdict.")
 ]

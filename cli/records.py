@@ -126,6 +126,17 @@ class Records:
             self.progress.note(f"The results are not signed: {error.diagnosis()}")
         self._database.finish_run(self._run or "", [] if signer is None else [signer], correction)
 
+    def stamped(self, identity: str) -> tuple[bytes, list[bytes]]:
+        """A record's envelope and the timestamps kept for it, not checked; nothing where it is not in the database."""
+
+        def look() -> tuple[bytes, list[bytes]]:
+            try:
+                return self._database.read_envelope(identity), list(self._database.timestamps(identity))
+            except NotFound:
+                return b"", []
+
+        return self._call(look)
+
     def signers(self, identity: str) -> tuple[str, ...]:
         """The key ids of a record's signers; none where it came from a file and is not in the database."""
 

@@ -302,12 +302,14 @@ The checker recomputes
 - the rank among control sets, from what was answered to each, and what p is beyond public ancestors
 - suspects whose labels are permuted, renamed or fewer
 - integrity, from copies/
+- which of two timestamps is the earlier one, where a direction is said
 - the correction over all tests of the run
 
 and says where it agrees. A line "note" says what rests on the signers' word: which of the probes that were not revealed
 match, what references match among fewer classes and beyond ancestors, which control probes match, which label means
 which, how far outputs correlate with the owner's, what its copies answered, how a derivative was made, what weights
-share, and the contrastive alarm.
+share, the contrastive alarm, and a direction of which a token or its authority is not here. A timestamp shows that a
+file existed by then, not when it was made or by whom.
 
 OpenSSL checks timestamps too, and with -CRLfile and -crl_check also what an authority revoked, which the checker does
 not:

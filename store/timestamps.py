@@ -1,13 +1,14 @@
-"""RFC 3161 timestamps: a trusted authority's word that an envelope existed at a time.
+"""RFC 3161 timestamps: a trusted authority's word that an envelope, or a model, existed at a time.
 
-What is stamped is the SHA-256 of the envelope's bytes. A response is kept as it came, and checked against the
-certificates in the home folder's `authorities/` whenever it is used.
+What is stamped is the SHA-256 of the envelope's bytes; of a model, the SHA-256 that identifies it. A response is kept
+as it came, and checked against the certificates in the home folder's `authorities/` whenever it is used.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import secrets
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,38 +22,40 @@ from store.schema import row_digest
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate, GeneralName
+    from rfc3161_client import TimeStampResponse, Verifier
+    from rfc3161_client.tsp import Accuracy
 
     from store.connection import Connection, SqlValue
 
 COLUMNS = ("sha256", "envelope_sha256", "added")
 LARGEST = 64 * 1024  # bytes of a response
+_SHA256 = "2.16.840.1.101.3.4.2.1"
+_IMPRINT = bytes.fromhex("3031300d060960864801650304020105000420")  # DER of a message imprint, up to the digest
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """A response that was checked. time: when the authority says that the envelope existed (UTC)."""
+    """A response that was checked.
+
+    time: when the authority says that the envelope existed (UTC). accuracy_s: by how many seconds that may be wrong;
+    None: it does not say.
+    """
 
     time: datetime
     serial: int
     authority: str
+    accuracy_s: float | None = None
 
 
-def request(envelope: bytes) -> bytes:
-    """A timestamp query (DER) for an envelope: SHA-256, with a nonce, asking for the authority's certificate.
-
-    Raises:
-        MissingExtra: rfc3161-client is not installed.
-    """
-    try:
-        from rfc3161_client import HashAlgorithm, TimestampRequestBuilder
-    except ImportError as error:
-        raise MissingExtra("rfc3161-client", "timestamp") from error
-    builder = TimestampRequestBuilder().data(envelope).hash_algorithm(HashAlgorithm.SHA256)
-    return builder.nonce(nonce=True).cert_request(cert_request=True).build().as_bytes()
+def request(sha256: str) -> bytes:
+    """A timestamp query (DER) for a SHA-256 (hex), with a nonce, asking for the authority's certificate."""
+    nonce = (secrets.randbits(62) | 1 << 62).to_bytes(8, "big")  # positive, and always of this length
+    content = b"".join((b"\x02\x01\x01", _IMPRINT, bytes.fromhex(sha256), b"\x02\x08", nonce, b"\x01\x01\xff"))
+    return bytes([0x30, len(content)]) + content
 
 
-def ask(url: str, envelope: bytes, timeout_s: float) -> bytes:
-    """What a timestamp authority answers to a request for an envelope; not checked.
+def ask(url: str, query: bytes, timeout_s: float) -> bytes:
+    """What a timestamp authority answers to a query; not checked.
 
     Raises:
         UsageError: no http or https URL.
@@ -64,7 +67,7 @@ def ask(url: str, envelope: bytes, timeout_s: float) -> bytes:
 
     if urlsplit(url).scheme not in ("http", "https"):
         raise UsageError(f"{url} is no http or https URL")
-    asked = Request(url, request(envelope), {"Content-Type": "application/timestamp-query"})  # noqa: S310 (checked)
+    asked = Request(url, query, {"Content-Type": "application/timestamp-query"})  # noqa: S310 (checked)
     try:
         with urlopen(asked, timeout=timeout_s) as answer:  # noqa: S310 (checked)
             data = bytes(answer.read(LARGEST + 1))
@@ -95,6 +98,25 @@ def verify(envelope: bytes, response: bytes, authorities: Sequence[Certificate])
             certificate leads to its authority.
         MissingExtra: rfc3161-client is not installed.
     """
+    return _verified(response, authorities, lambda verifier, decoded: verifier.verify_message(decoded, envelope))
+
+
+def verify_digest(sha256: str, response: bytes, authorities: Sequence[Certificate]) -> Stamp:
+    """Check a timestamp response (DER) over something of which the SHA-256 (hex) is known. Raises as `verify`."""
+
+    def over(verifier: Verifier, decoded: TimeStampResponse) -> bool:
+        found = decoded.tst_info.message_imprint.hash_algorithm.dotted_string
+        if found != _SHA256:
+            raise ValueError(f"it is over a digest by {found}, and SHA-256 is needed")
+        return verifier.verify(decoded, bytes.fromhex(sha256))
+
+    return _verified(response, authorities, over)
+
+
+def _verified(
+    response: bytes, authorities: Sequence[Certificate], over: Callable[[Verifier, TimeStampResponse], bool]
+) -> Stamp:
+    """`over` raises where the response is over something else."""
     try:
         from rfc3161_client import VerifierBuilder, decode_timestamp_response
         from rfc3161_client.errors import VerificationError
@@ -107,15 +129,21 @@ def verify(envelope: bytes, response: bytes, authorities: Sequence[Certificate])
         )
     try:
         decoded = decode_timestamp_response(response)
-        VerifierBuilder(roots=list(dict.fromkeys(authorities))).build().verify_message(decoded, envelope)
+        over(VerifierBuilder(roots=list(dict.fromkeys(authorities))).build(), decoded)
         info = decoded.tst_info
-        name = _authority(info.name)
+        name, accuracy_s = _authority(info.name), _seconds(info.accuracy)
         again = decoded.as_bytes()
     except (VerificationError, ValueError, TypeError) as error:
         raise Tampered(f"the timestamp does not hold: {error}") from error
     if again != response:
         raise Tampered("the timestamp is not in its canonical encoding")
-    return Stamp(info.gen_time, info.serial_number, name)
+    return Stamp(info.gen_time, info.serial_number, name, accuracy_s)
+
+
+def _seconds(accuracy: Accuracy | None) -> float | None:
+    if accuracy is None:
+        return None
+    return (accuracy.seconds or 0) + (accuracy.millis or 0) / 1e3 + (accuracy.micros or 0) / 1e6
 
 
 def _authority(name: GeneralName | None) -> str:
@@ -175,10 +203,16 @@ def of(connection: Connection, envelope_sha256: str) -> list[bytes]:
 
 def earliest(connection: Connection, envelope: bytes, authorities: Sequence[Certificate]) -> datetime | None:
     """When a kept timestamp says that an envelope existed, or None; those that don't hold are passed over."""
-    times = []
-    for response in of(connection, hashlib.sha256(envelope).hexdigest()):
+    found = first(envelope, of(connection, hashlib.sha256(envelope).hexdigest()), authorities)
+    return None if found is None else found.time
+
+
+def first(envelope: bytes, responses: Iterable[bytes], authorities: Sequence[Certificate]) -> Stamp | None:
+    """The earliest of the timestamps over an envelope that hold, or None."""
+    stamps = []
+    for response in responses:
         try:
-            times.append(verify(envelope, response, authorities).time)
+            stamps.append(verify(envelope, response, authorities))
         except Tampered:
             continue
-    return min(times, default=None)
+    return min(stamps, key=lambda stamp: stamp.time, default=None)

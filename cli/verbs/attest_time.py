@@ -1,7 +1,8 @@
-"""fingerprint attest timestamp: a trusted authority's word that a statement existed (RFC 3161)."""
+"""fingerprint attest timestamp: a trusted authority's word that a statement or a model existed (RFC 3161)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +12,6 @@ from cli import options as flags
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
-
-    from cli.attesting import Attested
 
 
 @flags.with_common
@@ -39,21 +38,25 @@ def timestamp(
     trust_ca: Annotated[
         bool, typer.Option("--trust-ca", help="Keep --ca in the home's authorities/ folder, trusted from now on.")
     ] = False,
+    model: Annotated[
+        bool, typer.Option("--model", help="FILE is a model: stamp the SHA-256 that results name it by.")
+    ] = False,
     timeout: Annotated[float, typer.Option("--timeout", metavar="S", help="Seconds to wait for the authority.")] = 30.0,
     *,
     common: flags.Common,
 ) -> None:
-    """Get a timestamp for a statement, check it, and keep it.
+    """Get a timestamp for a statement or a model, check it, and keep it.
 
-    The SHA-256 of the envelope leaves this machine, and nothing else. For a FILE, the answer is kept in FILE.tsr; for
-    what is in the database, there. Without a network: --request, carry the file, `openssl ts` or the authority answers,
-    then --response.
+    The SHA-256 of the envelope or model leaves this machine, and nothing else. For a FILE, the answer is kept in
+    FILE.tsr; for what is in the database, there. Without a network: --request, carry the file, `openssl ts` or the
+    authority answers, then --response. `verify --suspect-timestamp` takes that of a model.
 
     \b
     Examples:
       fingerprint attest timestamp my-model --tsa https://freetsa.org/tsr --ca cacert.pem --trust-ca
       fingerprint attest timestamp statement.json --request statement.tsq
       fingerprint attest timestamp statement.json --response statement.tsr --ca cacert.pem
+      fingerprint attest timestamp model.onnx --model --tsa https://freetsa.org/tsr --ca cacert.pem
     """
     from cli.output import emit
     from cli.verbs.attest import _find
@@ -66,17 +69,19 @@ def timestamp(
     home = Home.default()
     if sum(choice is not None for choice in (tsa, request, response)) != 1:
         raise UsageError("give one of --tsa, --request and --response")
-    (found, *others) = _find(what, None, common.db)
+    (found, *others) = (
+        [_model(Path(what))] if model else [_Stamped(a.sha256, a.envelope) for a in _find(what, None, common.db)]
+    )
     if others and tsa is None:
         raise UsageError(f"{what} has {len(others) + 1} signed parts", remedy="Name one by its digest, or use --tsa.")
     if request is not None:
-        write_atomic(request, timestamps.request(found.envelope), overwrite=True)
+        write_atomic(request, timestamps.request(found.sha256), overwrite=True)
         emit(wanted, {"request": str(request), "sha256": found.sha256}, lambda page: f"{found.sha256} -> {request}\n")
         return
     authorities = [*timestamps.trusted(home.authorities), *timestamps.certificates(ca or ())]
     made = []
     for one in (found, *others):
-        answer = _from_file(response) if response else timestamps.ask(str(tsa), one.envelope, timeout)
+        answer = _from_file(response) if response else timestamps.ask(str(tsa), timestamps.request(one.sha256), timeout)
         made.append(_keep(one, answer, authorities, None if Path(what).exists() else common.db, home_of=what))
     if trust_ca:
         for path in ca or ():
@@ -88,8 +93,26 @@ def timestamp(
     )
 
 
+@dataclass(frozen=True)
+class _Stamped:
+    """What is to be stamped. envelope: None for a model, which is known by its digest."""
+
+    sha256: str
+    envelope: bytes | None = field(default=None, repr=False)
+
+
+def _model(path: Path) -> _Stamped:
+    from fingerprint.errors import UnreadableModel, UsageError
+    from fingerprint.runtimes.parts import model_sha256
+
+    try:
+        return _Stamped(model_sha256(path)[0])
+    except (OSError, UnreadableModel) as error:
+        raise UsageError(f"can't read the model {path}: {error}") from error
+
+
 def _keep(
-    one: Attested, answer: bytes, authorities: list[Certificate], db: Path | None, home_of: str
+    one: _Stamped, answer: bytes, authorities: list[Certificate], db: Path | None, home_of: str
 ) -> dict[str, str]:
     """Check an answer and keep it. Raises Tampered."""
     from cli.access import open_writable
@@ -97,7 +120,10 @@ def _keep(
     from store.files import write_atomic
     from store.home import Home
 
-    stamp = timestamps.verify(one.envelope, answer, authorities)
+    if one.envelope is None:
+        stamp = timestamps.verify_digest(one.sha256, answer, authorities)
+    else:
+        stamp = timestamps.verify(one.envelope, answer, authorities)
     path = Path(home_of)
     if path.exists():
         write_atomic(path.with_name(path.name + ".tsr"), answer)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from cli.access import Selection
     from cli.comparing import Request
+    from cli.dating import Dating
     from cli.records import Records
     from cli.terminal import Terminal
     from fingerprint.api.subjects import Place
@@ -65,6 +66,7 @@ def verify(
     class_names: flags.ClassNames = None,
     factory: flags.Factory = None,
     allow_code: flags.AllowCode = False,
+    suspect_timestamp: flags.SuspectTimestamp = None,
     key: flags.TrustedKeys = None,
     no_cache: flags.NoCache = False,
     threads: flags.Threads = 0,
@@ -90,6 +92,7 @@ def verify(
       fingerprint verify https://host/v2/models/m --budget 100 --rate 5
       fingerprint verify my_module:predict --against my-model
       fingerprint verify --responses answers.csv
+      fingerprint verify suspect.onnx --against my-model --suspect-timestamp suspect.onnx.tsr
     """
     from cli import early
     from cli.ahead import ask_selected
@@ -106,8 +109,9 @@ def verify(
         from fingerprint.spec import load_spec
 
         request = Request(
-            against or (), key or (), common.db, common.targets(), verbose, not no_cache, fail_on, expect, show_probes
-        )
+            against or (), key or (), common.db, common.targets(), verbose, not no_cache, fail_on, expect, show_probes,
+            suspect_timestamp,
+        )  # fmt: skip
         if show_probes:
             wanted(request.targets, show_probes=True)
         given = load_spec(spec) if spec else None
@@ -147,6 +151,7 @@ def verify(
 
         with Terminal(quiet=common.quiet) as terminal, ExitStack() as stack:
             _check(places, responses, repeat)
+            dating = _dating(places, suspect_timestamp)
             if urls:
                 from fingerprint.remote.url import parse
 
@@ -174,7 +179,7 @@ def verify(
                 from cli.remote import warn
 
                 warn(urls, asked.remote.headers, terminal)
-            code = _verify(subjects, asked, request, pool, terminal, records, selection, stack)
+            code = _verify(subjects, asked, request, pool, terminal, records, selection, stack, dating)
     raise typer.Exit(code)
 
 
@@ -213,6 +218,7 @@ def _verify(
     records: Records,
     selection: Selection,
     stack: ExitStack,
+    dating: Dating | None = None,
 ) -> int:
     """Verify, print, record; answer the exit code. What it imports comes in while the first suspect answers."""
     import threading
@@ -233,7 +239,7 @@ def _verify(
     results, rows = [], []
     several = len(suspects) * len(selection.fingerprints) > 1
     named = [s.suspect.path if isinstance(s, Subject) else str(s) for s in suspects]
-    asked = comparing.parameters(named, selection, options)
+    asked = comparing.parameters(named, selection, options, request.timestamp)
     records.begin("verify", asked, now=not request.known)
     known = records.known if request.known else None
     exposures = RecordedExposures(records)
@@ -241,6 +247,8 @@ def _verify(
         suspects, selection.fingerprints, options, pool=pool, known=known, exposures=exposures, progress=terminal,
         meanwhile=records.prepare,
     )  # fmt: skip
+    if dating is not None:
+        found = dating.dated(found, records, request.against)
     for result in comparing.with_closed(found, selection):
         results.append(result)
         rows.append(result.to_dict())
@@ -259,6 +267,15 @@ def _verify(
     stack.close()
     closing.join()
     return exit_code([comparing.finding(r) for r in results], request.fail_on, request.expect)
+
+
+def _dating(places: Sequence[Path | str], timestamp: Path | None) -> Dating | None:
+    """The suspect's timestamp, verified before anything is asked. Raises UsageError."""
+    if timestamp is None:
+        return None
+    from cli.dating import Dating
+
+    return Dating.of(places, timestamp)
 
 
 def _check(places: Sequence[Path | str], responses: Path | None, repeat: int) -> None:

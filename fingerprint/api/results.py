@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 from fingerprint.decision.correction import Correction, benjamini_hochberg
-from fingerprint.decision.verdict import Verdict
+from fingerprint.decision.direction import NOT_DERIVED, DirectionEvidence, explained
+from fingerprint.decision.verdict import Direction, Verdict
 
 SCHEMA_VERSION = 1
 Status = Literal[
@@ -86,16 +88,41 @@ class Result:
         return self.verdict.total_p if self.verdict is not None else None
 
     def with_lineage(self, lineage: Literal["derived", "unrelated", "inconclusive"], reason: str) -> Result:
-        """The same evidence with the lineage that holds after correction; integrity is said of derived ones only."""
+        """The same evidence with the lineage that holds after correction.
+
+        Integrity and direction are said of derived ones only.
+        """
         if self.stored_verdict is not None:
-            changed = {"lineage": lineage, "reason": reason, "explanation": reason}
+            changed: dict[str, object] = {"lineage": lineage, "reason": reason, "explanation": reason}
             if lineage != "derived":
-                changed |= {"integrity": "unknown"}
+                changed |= {"integrity": "unknown", "direction": "unknown"}
+                shown = self.stored_verdict.get("direction_evidence")
+                if isinstance(shown, dict):
+                    changed["direction_evidence"] = {**shown, "reason": NOT_DERIVED}
             return replace(self, stored_verdict=self.stored_verdict | changed)
         assert self.verdict is not None  # noqa: S101  (only decided results are corrected)
         integrity = self.verdict.integrity if lineage == "derived" else "unknown"
         changed_verdict = replace(self.verdict, lineage=lineage, integrity=integrity, reason=reason, explanation="")
+        if lineage != "derived" and self.verdict.direction_evidence is not None:
+            without = replace(self.verdict.direction_evidence, reason=NOT_DERIVED)
+            changed_verdict = replace(changed_verdict, direction="unknown", direction_evidence=without)
         return replace(self, verdict=changed_verdict)
+
+    def with_direction(self, direction: Direction, evidence: DirectionEvidence, token: bytes) -> Result:
+        """The same with what timestamps say. No later run reuses it, for that may know other timestamps.
+
+        token: the suspect's, verified; it is kept among the workings.
+        """
+        kept = {**(self.workings or {}), "timestamp": b64encode(token).decode()}
+        if self.stored_verdict is not None:
+            text = f"{self.stored_verdict.get('explanation', '')} {explained(direction, evidence)}".strip()
+            changed = {"direction": direction, "direction_evidence": asdict(evidence), "explanation": text}
+            stored = self.stored_verdict | changed
+            return replace(self, stored_verdict=stored, settings_sha256=None, workings=kept)
+        if self.verdict is None:
+            return self
+        verdict = replace(self.verdict, direction=direction, direction_evidence=evidence, explanation="")
+        return replace(self, verdict=verdict, settings_sha256=None, workings=kept)
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], settings_sha256: str | None = None) -> Self:

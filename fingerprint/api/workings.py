@@ -2,8 +2,9 @@
 
 Somebody who has a signed record and a signed result can so compute the verdict again without this tool: the order in
 which probes were asked and which of them matched, the suspect's label space, the answers to control sets, and log
-margins to integrity probes. Only what a verdict needs is kept; most need none of it. Of probes it holds numbers and
-whether they matched, never pixels; docs/evidence.md lists the fields.
+margins to integrity probes; and the suspect's timestamp (`Result.with_direction`). Only what a verdict needs is kept;
+most need none of it. Of probes it holds numbers and whether they matched, never pixels; docs/evidence.md lists the
+fields.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 if TYPE_CHECKING:
     from fingerprint.decision.attribution import Attribution
     from fingerprint.decision.contrast import ContrastEvidence
+    from fingerprint.decision.direction import DirectionEvidence
     from fingerprint.decision.integrity import IntegrityEvidence
     from fingerprint.decision.weights import WeightEvidence
 
@@ -19,7 +20,8 @@ CalibrationKind = Literal["conformal", "fitted", "declared", "controls"]
 LIMITS_TEXT = (
     "'derived' says that the two models share a lineage, not who came first nor that anything was taken unlawfully. "
     "Two models made from one public base match in part, and kinship is not theft: --ancestor names such a base. "
-    "'unrelated' covers the transformations that the record lists, and no others such as distillation."
+    "'unrelated' covers the transformations that the record lists, and no others such as distillation. "
+    "A direction compares two timestamps: one shows that a file existed by then, not when it was made or by whom."
 )
 
 
@@ -87,7 +89,7 @@ class Verdict:
     higher = more related, comparable within one fingerprint only. match_rate: share of probes with the owner's label.
     integrity_evidence, attribution: of a derived suspect, where the record has what it takes. weights: what its weights
     share with the owner's, where both files were open; lineage never rests on it. contrast: the contrastive alarm,
-    which decides nothing.
+    which decides nothing. direction_evidence: where the suspect came with a timestamp.
     """
 
     lineage: Lineage
@@ -111,6 +113,7 @@ class Verdict:
     kinship: Kinship | None = None
     weights: WeightEvidence | None = None
     contrast: ContrastEvidence | None = None
+    direction_evidence: DirectionEvidence | None = None
     explanation: str = field(default="", compare=False)
 
     def __bool__(self) -> NoReturn:
@@ -124,14 +127,16 @@ class Verdict:
 def explain(verdict: Verdict) -> str:
     """One paragraph in plain words: what was tested, what was found, at what error."""
     if verdict.decided_by == "digest":
-        return "The file is byte for byte the released model; no query was needed."
+        same = "The file is byte for byte the released model; no query was needed."
+        return " ".join(part for part in (same, _direction(verdict)) if part)
     asked = (
         f"The suspect answered {verdict.queries} inputs and gave the owner's label on "
         f"{verdict.match_rate:.0%} of the probes."
     )
     if verdict.calibration is None:
         nothing = "Nothing calibrates this fingerprint, so the result can't be better than inconclusive."
-        return " ".join(part for part in (asked, nothing, verdict.reason, _others(verdict)) if part)
+        parts = [asked, nothing, verdict.reason, _others(verdict)]
+        return " ".join(part for part in (*parts, _direction(verdict)) if part)
     used, error = verdict.calibration, f"{verdict.error:g}"
     how = {
         "conformal": f"conformal calibration: the rank among {used.n} unrelated reference models",
@@ -146,7 +151,7 @@ def explain(verdict: Verdict) -> str:
         "inconclusive": f"It can't be told apart at error {error}, by {how}",
     }[verdict.lineage]
     parts = [asked, f"{found}.", verdict.reason, _integrity(verdict), _attribution(verdict), _others(verdict)]
-    return " ".join(part for part in parts if part)
+    return " ".join(part for part in (*parts, _direction(verdict)) if part)
 
 
 def _integrity(verdict: Verdict) -> str:
@@ -173,6 +178,14 @@ def _attribution(verdict: Verdict) -> str:
     if found.kind is None:
         return f"How it was made can't be told: {found.reason}"
     return f"It was probably {found.kind} (probability {found.probabilities[found.kind]:.2f})."
+
+
+def _direction(verdict: Verdict) -> str:
+    if verdict.direction_evidence is None:
+        return ""
+    from fingerprint.decision import direction
+
+    return direction.explained(verdict.direction, verdict.direction_evidence)
 
 
 def _others(verdict: Verdict) -> str:

@@ -1,8 +1,8 @@
 """CycloneDX ML-BOM (1.6, JSON): every suspect as a machine-learning model, with its lineage. Needs `cyclonedx`.
 
-`pedigree` says what was found and no more: the owner's model stands under `ancestors` only where verified timestamps
-show that the suspect came later, under `descendants` where they show the opposite, and otherwise under `variants`,
-which is for components that are related in a way that is not known.
+`pedigree` says what was found and no more: the owner's model stands under `ancestors` only where both carry verified
+timestamps and the suspect's is the later one, under `descendants` where it is the earlier one, and otherwise under
+`variants`, which is for components that are related in a way that is not known. Its notes say what a timestamp shows.
 """
 
 from __future__ import annotations

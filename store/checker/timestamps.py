@@ -41,6 +41,16 @@ def check(response, envelope, authorities):
 
     `authorities`: certificates that are trusted for this.
     """
+    return check_over(response, lambda name: hashlib.new(name, envelope).digest(), authorities)[:2]
+
+
+def check_digest(response, sha256, authorities):
+    """(time, name of the authority, accuracy in seconds or None) of a response over a SHA-256 (hex). Raises Wrong."""
+    return check_over(response, lambda name: bytes.fromhex(sha256) if name == "sha256" else None, authorities)
+
+
+def check_over(response, digest, authorities):
+    """The same; `digest` gives what must have been stamped by the name of a hash."""
     status, token = granted(response)
     if status != 0:
         raise Wrong("the authority did not grant the timestamp")
@@ -48,14 +58,14 @@ def check(response, envelope, authorities):
     info = der.read_only(content, der.SEQUENCE).parts()
     algorithm, stamped = info[2].parts()
     name, _ = digest_named(algorithm)
-    if info[0].integer() != 1 or stamped.octets() != hashlib.new(name, envelope).digest():
+    if info[0].integer() != 1 or stamped.octets() != digest(name):
         raise Wrong("the timestamp is over other bytes")
     time = time_of(info[4])
     own = signing_certificate(signer, certificates)
     check_signature(signer, content, own)
     check_purpose(own)
     check_chain(own, certificates, authorities, time)
-    return time, own.subject.rfc4514_string()
+    return time, own.subject.rfc4514_string(), accuracy_of(info[5:])
 
 
 def granted(response):
@@ -100,6 +110,14 @@ def time_of(value):
         raise Wrong("the time of the timestamp is malformed")
     time = datetime.strptime(whole, "%Y%m%d%H%M%S").replace(tzinfo=timezone.utc)
     return time.replace(microsecond=int((fraction + "000000")[:6]))
+
+
+def accuracy_of(rest):
+    """Seconds, or None, of what follows the time: an Accuracy of seconds, milli- and microseconds, if there is one."""
+    if not rest or rest[0].tag != der.SEQUENCE:
+        return None
+    units = {der.INTEGER: 1.0, 0x80: 1e3, 0x81: 1e6}
+    return sum(int.from_bytes(part.content, "big") / units[part.tag] for part in rest[0].parts())
 
 
 def signing_certificate(signer, certificates):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from . import answers, integrity, kinship
+from . import answers, direction, integrity, kinship
 from .lineage import Lineage
 from .reading import Wrong
 from .steps import Stepwise
@@ -26,6 +26,7 @@ class Verdicts:
         name = str(row.get("suspect", {}).get("path"))[:80]
         if verdict is None:
             return
+        self.check.attempt(direction.check, self.check, row, name)
         manifest = self.check.manifests.get(identity)
         if manifest is None:
             self.check.note("%s: the fingerprint is not in this pack, so its verdict was not recomputed" % name)
@@ -67,7 +68,7 @@ class Verdicts:
         if not isinstance(alpha, (int, float)):
             return None, None, settings
         kept, shared = row.get("workings"), alpha / settings
-        if not kept:
+        if not kept or "tests" not in kept:
             return shared, shared, settings
         tests = kept["tests"]
         if not isinstance(tests, int) or tests < 1 or not math.isclose(kept["alpha"] * tests, shared, rel_tol=1e-9):

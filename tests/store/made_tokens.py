@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
@@ -59,8 +59,9 @@ class Maker:
     """An authority and a root. Every field is what can be wrong with it.
 
     purpose: of the authority's certificate; critical: whether that is marked so; signs: whether the root may sign
-    certificates; until: when the authority's certificate ends; time: of the token; digest: in the signed attributes, of
-    the token's content; named: the certificate that the signed attributes name (None: the authority's own).
+    certificates; until: when the authority's certificate ends; time: of the token; accuracy: in seconds, if it says so;
+    digest: in the signed attributes, of the token's content; named: the certificate that the signed attributes name
+    (None: the authority's own).
     """
 
     purpose: list[x509.ObjectIdentifier] = field(default_factory=lambda: [ExtendedKeyUsageOID.TIME_STAMPING])
@@ -68,6 +69,7 @@ class Maker:
     signs: bool = True
     until: datetime = NOW + timedelta(days=30)
     time: str = "20261128120000Z"
+    accuracy: int | None = None
     status: int = 0
     version: int = 1
     signed_by: Key | None = None
@@ -98,12 +100,17 @@ class Maker:
         """The same as PEM."""
         return self.root.public_bytes(serialization.Encoding.PEM)
 
+    def at(self, time: str, accuracy: int | None = None) -> Maker:
+        """The same authority at another time."""
+        return replace(self, time=time, accuracy=accuracy)
+
     def answer(self, message: bytes) -> bytes:
         """A response over a message."""
         own = self.certificate("authority", self.key, root=False)
         whole = own.public_bytes(serialization.Encoding.DER)
         imprint = sequence(sequence(SHA256, tlv(5)), octets(hashlib.sha256(message).digest()))
-        content = sequence(integer(self.version), POLICY, imprint, integer(99), tlv(0x18, self.time.encode()))
+        accuracy = b"" if self.accuracy is None else sequence(integer(self.accuracy))
+        content = sequence(integer(self.version), POLICY, imprint, integer(99), tlv(0x18, self.time.encode()), accuracy)
         named = hashlib.sha256(whole).digest() if self.named is None else self.named
         attributes = set_of(
             sequence(CONTENT_TYPE, set_of(TST_INFO)),

@@ -20,5 +20,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "make for other owners. declared: by a bound that the owner declared and signed.",
     ),
     ("Integrity", "Whether the function is still that of the release: intact, altered, or unknown."),
-    ("Direction", "Who came first. Unknown, unless both models carry verified timestamps."),
+    (
+        "Direction",
+        "Whose verified timestamp is the earlier one. Unknown, unless both models carry one; either may be older.",
+    ),
 )

@@ -33,10 +33,10 @@ def commands(row: Row, summary: Summary) -> list[tuple[str, str]]:
 def _verify(path: str, row: Row, parameters: Mapping[str, Any]) -> str:
     which = row["fingerprint"]["id"] or row["fingerprint"]["name"]
     words = ["fingerprint", "verify", _quoted(path), "--against", _quoted(which), "--no-cache"]
-    for name in ("alpha", "calibration", "budget", "data", "factory"):
+    for name in ("alpha", "calibration", "budget", "data", "factory", "suspect_timestamp"):
         value = parameters.get(name)
         if value not in (None, ""):
-            words += [f"--{name}", _quoted(str(value))]
+            words += [f"--{name.replace('_', '-')}", _quoted(str(value))]
     words += [f"--{name.replace('_', '-')}" for name in ("label_only", "allow_code") if parameters.get(name)]
     if isinstance(parameters.get("repeat"), int) and parameters["repeat"] > 1:
         words += ["--repeat", str(parameters["repeat"])]
