@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from datetime import datetime
 
 from cryptography import x509
@@ -56,10 +57,13 @@ def suspect_token(pack, row, stated, name):
 def record_token(pack, row, stated):
     """Whether a token over the signed fingerprint is here that says what is stated."""
     identity, trusted = row["fingerprint"]["id"], authorities(pack)
+    envelope = pack.pack.get("envelopes/%s.json" % identity)
+    if envelope is None or not trusted:
+        return False
     for name in sorted(pack.pack):
-        if trusted and name.startswith("timestamps/%s." % identity):
+        if name.startswith("timestamps/%s." % identity):
             try:
-                found = timestamps.check_digest(pack.pack[name], identity, trusted)
+                found = timestamps.check_over(pack.pack[name], lambda h: hashlib.new(h, envelope).digest(), trusted)
             except Wrong:
                 continue  # told where all timestamps are checked
             if same(found, stated):

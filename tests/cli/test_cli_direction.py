@@ -169,6 +169,8 @@ def test_a_timestamp_over_a_model_in_parts(dated: Tool, tmp_path: Path) -> None:
     assert dated("attest", "timestamp", network, "--model", "--response", answer).code == 0
     assert (tmp_path / "model.xml.tsr").read_bytes() == answer.read_bytes()
     done = dated("verify", network, "--suspect-timestamp", answer, "-f", "json")
-    assert done.json["results"][0]["status"] != "decided"  # the token held; the network is none
+    (row,) = done.json["results"]
+    assert row["suspect"]["sha256"] == made.json["sha256"]
+    assert row["status"] != "decided"  # the token held; the network is none
     answer.write_bytes(MAKER.answer(b"something else"))
     assert dated("attest", "timestamp", network, "--model", "--response", answer).code == 4

@@ -36,7 +36,8 @@ def dated(suspect: str = LAST, record: str = FIRST, said: str = "suspect-later",
 
 def checked(row: dict[str, Any], *stamps: bytes, authorities: bool = True) -> Check:
     """The lines on a row, in a pack with timestamps over the fingerprint."""
-    pack = {f"timestamps/{IDENTITY}.{i}.tsr": stamp for i, stamp in enumerate(stamps)}
+    pack = {f"envelopes/{IDENTITY}.json": RECORD}
+    pack |= {f"timestamps/{IDENTITY}.{i}.tsr": stamp for i, stamp in enumerate(stamps)}
     check = Check(pack | ({"authorities/root.pem": MAKER.root_pem()} if authorities else {}), {})
     check.attempt(direction.check, check, row, "s")
     return check
