@@ -21,6 +21,8 @@ LIMITS_TEXT = (
     "'derived' says that the two models share a lineage, not who came first nor that anything was taken unlawfully. "
     "Two models made from one public base match in part, and kinship is not theft: --ancestor names such a base. "
     "'unrelated' covers the transformations that the record lists, and no others such as distillation. "
+    "A net trained by the owner's own recipe on the owner's own images, from another seed, is nearer to the model than "
+    "other strangers are: the error holds for such nets only where the record was made or calibrated with some. "
     "A direction compares two timestamps: one shows that a file existed by then, not when it was made or by whom."
 )
 
