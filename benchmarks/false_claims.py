@@ -127,7 +127,7 @@ def transferable(paths: Sequence[Path], data: Path, count: int) -> tuple[Images,
     for path in paths:
         owner = Owner(path, None)
         owner.bind(load_spec(sidecar_path(path)))
-        module = owner.model.loaded.differentiable()
+        module = owner.local.loaded.differentiable()
         owners.append(DifferentiableOwner(module, owner.spec, owner.classes, owner.batches))
     clean = load_images(data, (32, 32, 3), 10, 2 * count)
     generator = torch.Generator().manual_seed(SEED)

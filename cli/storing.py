@@ -141,6 +141,9 @@ def table(row: FingerprintRow, manifest: Manifest, page: Page, exposed: Exposed 
     measured = manifest.uniqueness
     transfer = "not measured" if measured.transferability is None else percent(measured.transferability)
     score = "not measured" if measured.score is None else f"{measured.score:.3f}"
+    robust = "not measured: no copies could be made of the owner's model"
+    if measured.robustness is not None:
+        robust = f"{percent(measured.robustness)} over {len(manifest.copies)} compressed copies"
     facts = [
         ("fingerprint", f"{printable(row.name)} (version {row.version})"),
         ("id", row.id),
@@ -149,7 +152,7 @@ def table(row: FingerprintRow, manifest: Manifest, page: Page, exposed: Exposed 
             (f"{f.name} probes", f"{f.count} of {f.candidates} candidates, {f.passes} passes")
             for f in manifest.families
         ),
-        ("robustness", f"{percent(measured.robustness)} over {len(manifest.copies)} compressed copies"),
+        ("robustness", robust),
         ("transferability", transfer + (f" over {len(manifest.screens)} screening nets" if manifest.screens else "")),
         ("Uniqueness Score", score),
         ("calibration", _calibration(manifest)),

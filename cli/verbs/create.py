@@ -23,7 +23,12 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 @app.command(no_args_is_help=True)
 @flags.with_common
 def create(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The released model's file.", show_default=False)],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="The released model: a file, a URL, or module:callable.", show_default=False
+        ),
+    ],
     name: Annotated[
         str, typer.Option("--name", metavar="NAME", help="What to call the fingerprint.", show_default=False)
     ],
@@ -45,7 +50,8 @@ def create(
             "--families",
             metavar="A,B,..",
             help="Probe families, with settings (characteristic:kappa=2,natural). Default: characteristic where the "
-            "file gives gradients (robust,difference beside --screen-model and labelled --data), else natural.",
+            "file gives gradients (robust,difference beside --screen-model and labelled --data), else natural with "
+            "labelled --data, else zeroth.",
         ),
     ] = None,
     seed: Annotated[
@@ -90,6 +96,20 @@ def create(
             "the model are made to calibrate them: that takes minutes.",
         ),
     ] = 0,
+    queries: Annotated[
+        int | None,
+        typer.Option(
+            "--queries", metavar="N", min=1, help="Inputs sent to a URL or function at most. Default: no bound."
+        ),
+    ] = None,
+    protocol: flags.ProtocolKind = None,
+    batch: flags.Batch = None,
+    rate: flags.Rate = None,
+    retries: flags.Retries = 4,
+    timeout: flags.Timeout = 30.0,
+    headers: flags.Headers = None,
+    output_name: flags.OutputName = None,
+    class_names: flags.ClassNames = None,
     key: flags.SigningKey = None,
     passphrase_file: flags.PassphraseFile = None,
     factory: flags.Factory = None,
@@ -105,24 +125,33 @@ def create(
     References (unrelated models for the same task) calibrate the error of every later verdict: 7 or more are needed,
     and 199 for the tightest statement at 1 %.
 
+    A compiled file (OpenVINO, ncnn, MNN, ExecuTorch, AOTInductor), a served model and a function give answers only:
+    probes are natural or zeroth ones, and their robustness is not measured. docs/families.md says more.
+
     \b
     Examples:
       fingerprint create model.onnx --name my-model --reference unrelated/ --data images/
       fingerprint create model.pt2 --name my-model --spec model.json --budget 200 -f json
       fingerprint create model.pt2 --name my-model --data images/ --integrity 100
       fingerprint create model.onnx --name my-model --replace
+      fingerprint create model.xml --name my-model --reference unrelated/ --data images/
+      fingerprint create https://host/v2/models/m --name my-model --spec model.json --rate 5 --queries 50000
     """
+    from cli import remote
     from cli.access import load_signing_key, open_writable
     from cli.output import emit
     from cli.storing import check_name, describe, limit_threads, seal_and_add, table
     from cli.terminal import Terminal
     from fingerprint.errors import UsageError
+    from fingerprint.remote.interface import RemoteOptions
+    from fingerprint.remote.places import is_file, is_url
     from store.home import Home
 
     wanted = common.targets()
     flags.compute_on(device)
     home = Home.default()
-    if not model.is_file():
+    place = Path(model) if is_file(model) else model
+    if isinstance(place, Path) and not place.is_file():
         raise UsageError(f"no such model file: {model}")
     signer = load_signing_key(home, key, passphrase_file)
     with open_writable(home, common.db) as database, Terminal(quiet=common.quiet) as terminal:
@@ -149,16 +178,41 @@ def create(
             make_references=make_references,
             control_sets=control_set or (),
             ancestors=ancestor or (),
+            queries=queries,
+            remote=RemoteOptions(
+                protocol=protocol.value if protocol else None,
+                batch=batch,
+                rate=rate,
+                retries=retries,
+                timeout_s=timeout,
+                headers=remote.headers(headers) if is_url(model) else {},
+                output=output_name,
+                class_names=remote.class_names(class_names),
+            ),
         )
         limit_threads(threads)
-        made = _make(model, options, previous, terminal)
+        made = _make(place, options, previous, terminal)
         row = seal_and_add(database, made, signer, terminal, replace=replace)
+        if is_url(model):
+            _expose(model, options, made, database, terminal)
         _tell(home, database, row, made, terminal)
         shown = describe(row, made.manifest)
         emit(wanted, {"fingerprint": shown}, lambda page: table(row, made.manifest, page))
 
 
-def _make(model: Path, options: CreateOptions, previous: FingerprintRow | None, terminal: Terminal) -> Fingerprint:
+def _expose(url: str, options: CreateOptions, made: Fingerprint, database: Database, terminal: Terminal) -> None:
+    """Record that the owner's own host has seen all probes: they were made by asking it."""
+    from cli.remote import warn
+    from fingerprint.remote.url import parse
+
+    place = parse(url, options.remote.protocol).origin
+    database.expose(made.manifest.probes.merkle_root, range(made.manifest.probes.count), place)
+    warn([url], options.remote.headers, terminal)
+
+
+def _make(
+    place: Path | str, options: CreateOptions, previous: FingerprintRow | None, terminal: Terminal
+) -> Fingerprint:
     """The record, naming the one that it follows."""
     import dataclasses
 
@@ -167,7 +221,7 @@ def _make(model: Path, options: CreateOptions, previous: FingerprintRow | None, 
 
     keep_freed_memory()
 
-    made = make(model, options, progress=terminal)
+    made = make(place, options, progress=terminal)
     terminal.close()
     if previous is None:
         return made

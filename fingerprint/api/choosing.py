@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fingerprint.api.asked_owner import open_owner
 from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.owner import Owner
 from fingerprint.api.preparation import Preparation
 from fingerprint.api.screen_models import OVERSAMPLE
 from fingerprint.data import CleanImages
-from fingerprint.decision.statistics import target_margins
+from fingerprint.decision.statistics import centred_log_outputs, target_margins
 from fingerprint.errors import CreateError, UsageError
 from fingerprint.model import Floats, Images, Labels, labels_of
 from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily
@@ -53,9 +54,13 @@ class ProbeSet:
     groups: NDArray[np.int64] | None = None
 
 
-def make_probes(model: Path, options: CreateOptions, *, progress: Progress | None = None) -> ProbeSet:
+def make_probes(model: Path | str, options: CreateOptions, *, progress: Progress | None = None) -> ProbeSet:
     """The probes that `create` would make, and nothing else. Raises as `create`."""
-    return Choosing(Owner(model, options.factory), options, progress or Silent()).probes()
+    owner = open_owner(model, options)
+    try:
+        return Choosing(owner, options, progress or Silent()).probes()
+    finally:
+        owner.close()
 
 
 @dataclass
@@ -102,18 +107,19 @@ class Choosing(Preparation):
         """The families to make, each with its number of probes."""
         labelled = self.data is not None and self.data.labels is not None
         names = list(dict.fromkeys(self.options.families)) if self.options.families else []
-        if not names and self.twins and self.owner.module is not None and labelled:
-            names = list(BESIDE_SCREEN_MODELS)
+        if not names and self.owner.module is None:
+            names = ["natural"] if labelled else ["zeroth"]
         elif not names:
-            names = ["characteristic"] if self.owner.module is not None else ["natural"]
+            names = list(BESIDE_SCREEN_MODELS) if self.twins and labelled else ["characteristic"]
         families = [family_named(n) for n in names]
         if len({f.name for f in families}) < len(families):
             raise UsageError("a family is named twice", remedy="Give all its settings in one place: NAME:A=1,B=2")
         for family in families:
             if family.needs_gradients and self.owner.module is None:
                 raise CreateError(
-                    f"{family.name} probes need gradients, which {self.owner.path.name} can't give",
-                    remedy="Create from its .pt2, TorchScript or .onnx, or choose --families natural.",
+                    f"{family.name} probes need gradients, which {self.owner.name} can't give",
+                    remedy="Create from its .pt2, TorchScript or .onnx, or choose --families natural (which needs "
+                    "labelled images) or zeroth.",
                 )
             if family.needs_labels and not labelled:
                 raise CreateError(
@@ -129,6 +135,10 @@ class Choosing(Preparation):
                     f"{family.name} probes need unrelated nets to compare with",
                     remedy="Give --data with at least 10 labelled images per class, and no --screen 0.",
                 )
+        if self.options.certify and self.owner.module is None:
+            raise CreateError(
+                "a certificate needs a file whose weights can be changed in memory", remedy="No --certify."
+            )
         if self.options.budget < len(families):
             raise UsageError(f"a budget of {self.options.budget} can't hold {len(families)} families")
         share, rest = divmod(self.options.budget, len(families))
@@ -139,7 +149,7 @@ class Choosing(Preparation):
             return []
         if self.owner.module is None:
             raise CreateError(
-                f"integrity probes need gradients, which {self.owner.path.name} can't give",
+                f"integrity probes need gradients, which {self.owner.name} can't give",
                 remedy="Create from its .pt2, TorchScript or .onnx, or leave --integrity out.",
             )
         made = family_named(INTEGRITY_FAMILY)
@@ -167,8 +177,9 @@ class Choosing(Preparation):
         more = OVERSAMPLE if self.twins and family.purpose == "lineage" and not family.holds_off else 1
         candidates = family.generate(context, math.ceil(count * (SPARE if plain else family.oversample * more)))
         spent = candidates.passes if family.needs_gradients else self.owner.passes - before
-        confirmed = np.nonzero(labels_of(self.owner.predict(candidates.images)) == candidates.targets)[0]
-        candidates = candidates.take(confirmed)
+        answers = self.owner.predict(candidates.images)
+        confirmed = np.nonzero(labels_of(answers) == candidates.targets)[0]
+        candidates, answers = candidates.take(confirmed), answers[confirmed]
         if len(candidates) < count:
             self.progress.note(f"Only {len(candidates)} of {count} {family.name} probes came out.")
         if not len(candidates):
@@ -177,7 +188,7 @@ class Choosing(Preparation):
             len(candidates)
         )
         groups = candidates.groups
-        scores = np.zeros(len(candidates)) if plain else self._scores(candidates)
+        scores = np.zeros(len(candidates)) if plain else self._scores(candidates, answers)
         if plain:
             kept = np.sort(order[:count])
         elif groups is not None:
@@ -191,10 +202,7 @@ class Choosing(Preparation):
         """How large a random weight change each label stands."""
         if not self.options.certify:
             return None
-        if self.owner.module is None:
-            raise CreateError(
-                "a certificate needs a file whose weights can be changed in memory", remedy="No --certify."
-            )
+        assert self.owner.module is not None  # noqa: S101  (`_families` checked it)
         from fingerprint.probes.certificate import certify
         from fingerprint.probes.gradient import DifferentiableOwner
         from fingerprint.probes.seeds import torch_generator
@@ -203,11 +211,17 @@ class Choosing(Preparation):
         generator = torch_generator(self.derive(f"certificate/{family.name}"), "draws")
         return certify(owner, chosen.images, chosen.targets, generator)
 
-    def _scores(self, candidates: Candidates) -> NDArray[np.float64]:
-        kept = self._survival(candidates.images, candidates.targets) >= candidates.slack
+    def _scores(self, candidates: Candidates, answers: Floats) -> NDArray[np.float64]:
+        """Uniqueness Score (N,), with the rank of the owner's margin in the place of robustness if it has no copies."""
+        kept = np.ones((1, len(candidates)), bool)
+        if self.owner.editable:
+            kept = self._survival(candidates.images, candidates.targets) >= candidates.slack
         transferred = [(net.labels(candidates.images) == candidates.targets).astype(np.float64) for net in self.nets]
         transferred += [twin.transfer(candidates.images, candidates.targets) for twin in self.twins]
         found = uniqueness(kept, transferred)
+        if not self.owner.editable:
+            margins = target_margins(centred_log_outputs(answers).astype(np.float32), candidates.targets)
+            found += np.unique(margins, return_inverse=True)[1] / max(1, len(candidates))
         return found if candidates.merit is None else found + candidates.merit
 
     def _survival(self, images: Images, targets: Labels) -> Floats:

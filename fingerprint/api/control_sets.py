@@ -20,7 +20,7 @@ from fingerprint.errors import CalibrationError, CreateError, ModelError, SpecEr
 from fingerprint.model import Images, Labels
 from fingerprint.probes.seeds import derive
 from fingerprint.progress import Progress
-from fingerprint.record import Control, Fingerprint, control_sha256
+from fingerprint.record import Control, Fingerprint, Manifest, control_sha256
 from fingerprint.runtimes.formats import carries_code, sniff
 from fingerprint.runtimes.parts import model_sha256
 
@@ -109,7 +109,7 @@ def _probes_of(path: Path, fingerprint: Fingerprint, options: CreateOptions) -> 
                 name=manifest.name,
                 data=options.data if made.data_sha256 is not None else None,
                 budget=made.budget,
-                families=None if made.families is None else list(made.families),
+                families=_families(manifest),
                 screen=made.screens,
                 integrity=made.integrity,
                 factory=options.factory,
@@ -121,6 +121,14 @@ def _probes_of(path: Path, fingerprint: Fingerprint, options: CreateOptions) -> 
             f"no control set can be made of {path}: {error.message}", remedy=error.remedy or "Leave it out."
         ) from error
     return found
+
+
+def _families(manifest: Manifest) -> list[str] | None:
+    """The families to ask for: the default depends on what a model's format gives, and all sets are of one make."""
+    if manifest.making is not None and manifest.making.families is not None:
+        return list(manifest.making.families)
+    made = [family.name for family in manifest.families if family.role == "lineage"]
+    return None if made == ["characteristic"] else made
 
 
 def _fit(found: ProbeSet, fingerprint: Fingerprint, path: Path) -> tuple[Images, Labels]:

@@ -20,9 +20,9 @@ from pydantic import JsonValue
 
 import fingerprint
 from fingerprint.api.answers import Draw, compare
+from fingerprint.api.asked_owner import open_owner
 from fingerprint.api.choosing import Choosing, Made, groups_of, radii_of
 from fingerprint.api.create_options import CreateOptions
-from fingerprint.api.owner import Owner
 from fingerprint.api.preparation import data_sha256
 from fingerprint.api.references import measure_references
 from fingerprint.data import CleanImages
@@ -54,13 +54,19 @@ from fingerprint.record import Owner as OwnerRecord
 CLEAN_KEPT = 64  # clean images kept (encrypted) to settle how a suspect wants its input
 
 
-def create(model: Path, options: CreateOptions, *, progress: Progress | None = None) -> Fingerprint:
-    """Make a fingerprint of a model file.
+def create(model: Path | str, options: CreateOptions, *, progress: Progress | None = None) -> Fingerprint:
+    """Make a fingerprint of a model: a file, or, as text, the URL of a served one or `module:callable`.
+
+    Of compiled files, URLs and functions there are answers only (`api.asked_owner`).
 
     Raises:
         UsageError, SpecError, DataError, ModelError, CreateError, CalibrationError, MissingExtra: as `errors` says.
     """
-    return _Creation(Owner(model, options.factory), options, progress or Silent()).run()
+    owner = open_owner(model, options)
+    try:
+        return _Creation(owner, options, progress or Silent()).run()
+    finally:
+        owner.close()
 
 
 class _Creation(Choosing):
@@ -83,7 +89,7 @@ class _Creation(Choosing):
                 sha256=self.owner.sha256,
                 size=self.owner.size,
                 format=self.owner.format,
-                runtime=self.owner.runtime.name,
+                runtime=self.owner.runtime_name,
                 weights_sha256=self.owner.weights_sha256,
             ),
             input_spec=Spec.of(self.owner.spec),
@@ -159,6 +165,8 @@ class _Creation(Choosing):
         return self.data.take(CLEAN_KEPT, numpy_seed(self.derive("clean"), "take") % 2**32)
 
     def _copies(self, families: Sequence[Family], payload: Payload) -> tuple[Copy, ...]:
+        if not self.owner.editable:
+            return ()
         everything = Draw(np.arange(len(payload.probes)))
         copies = []
         for i, how in enumerate(RECORDED_COPIES):
@@ -267,8 +275,7 @@ def _uniqueness(families: Sequence[Family], copies: Sequence[Copy], screens: Seq
     def mean(found: Sequence[Mapping[str, FamilyMatch]]) -> float:
         return float(np.mean([sum(f[n].matches for n in names) / sum(f[n].queries for n in names) for f in found]))
 
-    robust = mean([c.families for c in copies])
+    robust = mean([c.families for c in copies]) if copies else None
     transfer = mean([s.families for s in screens]) if screens else None
-    return Uniqueness(
-        robustness=robust, transferability=transfer, score=None if transfer is None else robust - transfer
-    )
+    score = None if robust is None or transfer is None else robust - transfer
+    return Uniqueness(robustness=robust, transferability=transfer, score=score)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from fingerprint.engine.local import LocalModel, open_local
 from fingerprint.engine.settle import ABOVE_CHANCE, candidates, settle
 from fingerprint.errors import DegenerateModel, NoGradients, SpecError, UnreadableModel, UnsupportedModel, UsageError
 from fingerprint.limits import DEFAULT
-from fingerprint.model import Floats, Images, InputSpec, labels_of
+from fingerprint.model import Floats, Images, InputSpec, Signature, labels_of
 from fingerprint.probes.selection import SELECTION_COPIES
 from fingerprint.progress import Progress
 from fingerprint.runtimes.digest import weights_sha256
@@ -27,6 +27,7 @@ from fingerprint.runtimes.interface import LoadOptions
 from fingerprint.runtimes.parts import main_file, model_sha256
 from fingerprint.runtimes.registry import runtime_for
 from fingerprint.runtimes.sketch import WeightSketch, sketch
+from fingerprint.spec import find_spec
 from fingerprint.transforms.derive import parse_how
 from fingerprint.transforms.files import EDITABLE
 from fingerprint.transforms.interface import DeriveContext, WeightTransform
@@ -40,8 +41,27 @@ Predict = Callable[[Images], Floats]
 KEPT_VALUES = 32_000_000  # weights of an owner whose compressed copies are kept between rounds (128 MiB each)
 
 
+class Asked(Protocol):
+    """An opened model that answers images."""
+
+    @property
+    def signature(self) -> Signature:
+        """What it says of its input and output."""
+        ...
+
+    def predict(self, images: Images, spec: InputSpec) -> Floats:
+        """Answers (N, K) to canonical 8-bit images (N, H, W, C), fed as `spec` says."""
+        ...
+
+
 class Owner:
-    """The released model: answers, gradients, and transformed copies of itself. Counts example-passes."""
+    """The released model: answers, gradients, and transformed copies of itself. Counts example-passes.
+
+    This one is a file whose weights can be edited. `api.asked_owner` has those of whom there are answers only; they are
+    not `editable`, and give no gradients and no copies.
+    """
+
+    editable: ClassVar[bool] = True
 
     def __init__(self, path: Path, factory: str | None) -> None:
         if not path.is_file():
@@ -60,14 +80,15 @@ class Owner:
             )
         self.format = str(format)
         self.runtime = runtime_for(format)
+        self.runtime_name, self.name = self.runtime.name, path.name
         if format not in (*EDITABLE, Format.PICKLE):
             raise UnsupportedModel(
-                f"{path} is {title(format)}; no fingerprint can be made of it: its weights can't be edited to measure "
-                "how robust the probes are",
-                remedy="Create from the .pt2, .onnx or .tflite of the same model, and verify this file against that.",
+                f"{path} is {title(format)}, whose weights can't be edited, as is needed here",
+                remedy="Give the .pt2, .onnx or .tflite of the same model.",
             )
         self.options = LoadOptions(factory=factory)
-        self.model: LocalModel = open_local(path, self.format, self.options)
+        self.local: LocalModel = open_local(path, self.format, self.options)
+        self.model: Asked = self.local
         self.weights_sha256 = weights_sha256(self.runtime.weights(path, self.format))
         self.passes = 0
         self._copies: dict[str, Predict] = {}
@@ -79,7 +100,15 @@ class Owner:
     def batches(self) -> tuple[int, int | None]:
         """Smallest and largest batch that the model takes."""
         fixed = self.model.signature.batch
-        return (fixed, fixed) if fixed else self.model.loaded.batch_range
+        return (fixed, fixed) if fixed else self.local.loaded.batch_range
+
+    def given_spec(self, given: InputSpec | None) -> InputSpec | None:
+        """The input spec that was given, else that of its sidecar; None where it must be detected."""
+        found = find_spec(self.path, given)
+        return found.spec if found else None
+
+    def close(self) -> None:
+        """Give back what it was opened with."""
 
     def weight_sketch(self) -> WeightSketch | None:
         """The summary of its weights; None where the format hides them."""
@@ -90,17 +119,21 @@ class Owner:
         """Fix the input spec; learn the number of classes by asking."""
         self.spec = spec
         images = np.random.default_rng(0).integers(0, 256, (2, *spec.image_shape), dtype=np.uint8)
-        width = self.model.predict(images, spec).shape[1]
+        width = self._width(images)
         self.classes = width - spec.class_offset
         if self.classes < 2:
             raise SpecError(f"the model answers {width} numbers; at least 2 classes above class_offset are needed")
         if spec.classes is not None and spec.classes != width:
             raise SpecError(f"the spec says {spec.classes} classes, the model answers {width}")
 
+    def _width(self, images: Images) -> int:
+        """Numbers that the model answers per input."""
+        return int(self.model.predict(images, self.spec).shape[1])
+
     def find_gradients(self, progress: Progress) -> None:
         """Open the model differentiably; say so where that can't be."""
         try:
-            self.module = self.model.loaded.differentiable()
+            self.module = self.local.loaded.differentiable()
         except NoGradients as error:
             progress.note(f"No gradients from this file ({error.message}); only families that need none are used.")
 

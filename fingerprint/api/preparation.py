@@ -19,7 +19,6 @@ from fingerprint.limits import DEFAULT
 from fingerprint.model import InputSpec
 from fingerprint.probes.seeds import derive, new_secret, numpy_seed
 from fingerprint.progress import Progress
-from fingerprint.spec import find_spec
 
 if TYPE_CHECKING:
     from fingerprint.api.screen_models import ScreenModel
@@ -51,8 +50,7 @@ class Preparation:
 
     def prepare(self) -> None:
         """Spec, gradients, data, screening nets and models."""
-        found = find_spec(self.owner.path, self.options.spec)
-        spec = found.spec if found else detect_spec(self.owner, self._load_data, self.progress)
+        spec = self.owner.given_spec(self.options.spec) or detect_spec(self.owner, self._load_data, self.progress)
         self.owner.bind(spec)
         self.owner.find_gradients(self.progress)
         self.data = self._load_data(spec)

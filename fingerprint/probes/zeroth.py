@@ -76,7 +76,7 @@ class _Search:
         if not is_soft(answers):
             raise CreateError(
                 "the owner answers labels alone, which differences can't descend",
-                remedy="Create from a file that gives outputs, or choose --families natural.",
+                remedy="Create from a model that gives outputs, or choose --families natural with labelled --data.",
             )
         spread = float(centred_log_outputs(answers).std())
         if spread <= 1e-9:

@@ -50,7 +50,10 @@ class Spec(Frozen):
 
 
 class Owner(Frozen):
-    """The released model. `weights_sha256` identifies its values in whatever container (None: not readable)."""
+    """The released model. `weights_sha256` identifies its values in whatever container (None: not readable).
+
+    Where `format` is `endpoint` or `function` there was no file: `sha256` and `size` are of the address, in UTF-8.
+    """
 
     sha256: Digest
     size: int
@@ -143,9 +146,9 @@ class Screen(Frozen):
 
 
 class Uniqueness(Frozen):
-    """Uniqueness Score = robustness - transferability (Wang et al., IJCAI 2021)."""
+    """Uniqueness Score = robustness - transferability (Wang et al., IJCAI 2021); what was not measured is None."""
 
-    robustness: Rate
+    robustness: Rate | None
     transferability: Rate | None
     score: float | None
 

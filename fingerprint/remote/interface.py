@@ -16,14 +16,15 @@ ProtocolName = Literal["oip", "tfserving", "torchserve"]
 
 
 class Meter:
-    """Counts every input that is sent to one suspect, and holds `--budget`.
+    """Counts every input that is sent to one model, and holds `--budget` or `--queries`.
 
     Args:
         limit: inputs at most; None = no bound.
+        flag: what sets it.
     """
 
-    def __init__(self, limit: int | None = None) -> None:
-        self.limit, self.sent = limit, 0
+    def __init__(self, limit: int | None = None, flag: str = "--budget") -> None:
+        self.limit, self.sent, self._flag = limit, 0, flag
 
     @property
     def left(self) -> int | None:
@@ -39,7 +40,7 @@ class Meter:
         if self.limit is not None and self.sent + count > self.limit:
             raise BudgetSpent(
                 f"the budget of {self.limit} inputs does not allow {count} more after {self.sent}",
-                remedy="Give a larger --budget.",
+                remedy=f"Give a larger {self._flag}.",
             )
         self.sent += count
 

@@ -65,6 +65,25 @@ def test_an_endpoint(copied: Tool) -> None:
     assert copied("store", "check").code == 0
 
 
+def test_an_owner_behind_an_endpoint(copied: Tool) -> None:
+    """Made by asking, within a bound; its host has seen the probes; `derived` recognises the file."""
+    asked = (*SPEC, "--reference", "references", "--budget", "20", "--batch", "256", "-f", "json")
+    with serving(copied.cwd / "owner.onnx") as url:
+        done = copied("create", url, "--name", "served", *asked, "--queries", "20000")
+        little = copied("create", url, "--name", "little", *asked, "--queries", "100")
+        gradients = copied("create", url, "--name", "g", *asked, "--families", "characteristic")
+    made = done.json["fingerprint"]
+    assert done.code == 0 and made["owner"]["format"] == "endpoint" and made["uniqueness"]["robustness"] is None
+    assert "is no file" in done.err and "robustness is not measured" in done.err and "count as exposed" in done.err
+    assert little.code == 2 and "100 inputs" in little.err and "--queries" in little.err
+    assert gradients.code == 2 and "need gradients" in gradients.err
+    shown = copied("store", "show", "served").out
+    assert f"20 of 20 probes: {url.partition('/v2')[0]} (20)" in shown and "no copies could be made" in shown
+    (row,) = copied("verify", "derived.onnx", "--against", "served", "--alpha", "0.05", "-f", "json").json["results"]
+    assert row["verdict"]["lineage"] == "derived"
+    assert copied("store", "check").code == 0
+
+
 def test_a_stranger_behind_an_endpoint(owner: Tool) -> None:
     with serving(owner.cwd / "strangers" / "net-0.onnx") as url:
         done = owner("verify", url, *SPEC, "-f", "json")
