@@ -111,15 +111,16 @@ def engine(path: Path, spec: InputSpec, images: np.ndarray, runs: int) -> tuple[
     return ratio(lambda: model.predict(images, spec), lambda: bare(best), runs), best
 
 
-def creation(path: Path, budget: int, runs: int) -> float:
-    """create over a replay of the model passes it made."""
+Calls = list[tuple[int, bool]]  # images in a batch, and whether a backward pass followed
+
+
+def passes_of(work: Callable[[], object]) -> Calls:
+    """The model passes, in order, that creations in `work` make: gradients, copies, confirmation in the own runtime."""
     import torch
 
-    from fingerprint.api.create import create
-    from fingerprint.api.create_options import CreateOptions
     from fingerprint.probes import gradient
 
-    calls: list[tuple[int, bool]] = []
+    calls: Calls = []
     original, original_predict = gradient.DifferentiableOwner.logits, LocalModel.predict
 
     def logged(self: gradient.DifferentiableOwner, images: torch.Tensor) -> torch.Tensor:
@@ -130,29 +131,46 @@ def creation(path: Path, budget: int, runs: int) -> float:
         calls.append((len(images), False))  # confirmation in the owner's own runtime
         return original_predict(self, images, spec)
 
-    def make() -> None:
-        create(path, CreateOptions("speed", budget=budget, seed=1))
-
     gradient.DifferentiableOwner.logits = logged  # type: ignore[method-assign]
     LocalModel.predict = logged_predict  # type: ignore[method-assign]
     try:
-        make()
+        work()
     finally:
         gradient.DifferentiableOwner.logits = original  # type: ignore[method-assign]
         LocalModel.predict = original_predict  # type: ignore[method-assign]
-    module = open_local(path).loaded.differentiable()
-    spec = load_spec(sidecar_path(path))
+    return calls
 
-    def replay() -> None:
+
+def replay(path: Path, calls: Calls) -> Callable[[], None]:
+    """What makes the same passes with the bare module, on the device that `FINGERPRINT_DEVICE` names."""
+    import torch
+
+    module, spec = open_local(path).loaded.differentiable(), load_spec(sidecar_path(path))
+    device = next(module.parameters()).device
+
+    def again() -> None:
         for size, backward in calls:
-            x = torch.rand(size, *spec.shape, requires_grad=backward)
+            x = torch.rand(size, *spec.shape, device=device, requires_grad=backward)
             if backward:
                 torch.autograd.grad(module(x).sum(), x)
             else:
                 with torch.inference_mode():
                     module(x)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
-    return ratio(make, replay, runs)
+    return again
+
+
+def creation(path: Path, budget: int, runs: int) -> float:
+    """create over a replay of the model passes it made."""
+    from fingerprint.api.create import create
+    from fingerprint.api.create_options import CreateOptions
+
+    def make() -> None:
+        create(path, CreateOptions("speed", budget=budget, seed=1))
+
+    return ratio(make, replay(path, passes_of(make)), runs)
 
 
 def process(command: list[str], environment: dict[str, str]) -> None:
