@@ -4,7 +4,7 @@ Data-free: from a random-noise seed, gradient descent until the owner gives a ra
 RC adds noise to the weights at every step and averages the gradient over several draws; LTRC keeps only the high
 frequencies of the step. Step rule, noise law, filter position and margin are our reconstruction. A margin in units of
 the spread of the owner's logits, and leaving the batch as soon as it is reached, keep the perturbation (and with it
-the transfer to unrelated models) small; see docs/results.md for what each knob does.
+the transfer to unrelated models) small; see docs/families.md for what each knob does.
 """
 
 from __future__ import annotations
