@@ -29,7 +29,7 @@ from fingerprint.api.create_options import CreateOptions
 from fingerprint.api.verify import VerifyOptions, verify
 from fingerprint.decision.correction import benjamini_hochberg
 from fingerprint.decision.ladder import climbed, rungs, share_between
-from fingerprint.decision.lineage import LineageTest, Settings
+from fingerprint.decision.lineage import NEARER, LineageTest, Settings
 from fingerprint.decision.null import MatchNull
 from fingerprint.engine.allocator import keep_freed_memory
 from fingerprint.engine.environment import spin_briefly
@@ -78,7 +78,7 @@ def simulated(suspects: int) -> list[Row]:
     """False `derived` by population and structure, of all probes and step by step.
 
     "tail" is the test alone, on all probes; "steps" the same step by step. `derived` needs more: a match rate that is
-    nearer to the owner's copies, which match on COPIES here, than to the highest reference ("all").
+    nearer to the owner's copies, which match on COPIES here, than to the highest reference, by `NEARER` ("all").
     """
     rows: list[Row] = []
     sets = max(2, suspects // EACH // (len(EFFECTS) * len(AUTHORS)))
@@ -94,7 +94,8 @@ def simulated(suspects: int) -> list[Row]:
                 found = population.counts([1] * EACH)
                 orders = rng.permuted(np.arange(PROBES)[None, :] < found[:, None], axis=1)
                 tails = np.array([null.tail(s) for s in range(PROBES + 1)])
-                near = 2 * found >= max(2 * int(references.max()), int(references.max()) + COPIES)
+                top = int(references.max())
+                near = found >= max(top, top + NEARER * (COPIES - top))
                 for j, alpha in enumerate(ALPHAS):
                     tail[k, j] = (tails[found] <= alpha).mean()
                     whole[k, j] = ((tails[found] <= alpha) & near).mean()

@@ -27,6 +27,7 @@ SOFT_SHARE = 0.2  # the rest
 POWER_NEEDED = 0.95  # against every listed transformation, before `unrelated` is said
 WORKING = 0.5  # agreement with the owner on clean images below which a copy is broken, not a derivative to find
 Asked = Literal["auto", "conformal", "fitted", "declared"]
+NEARER = 0.75  # of the way from the references to the owner's copies that a derivative must at least have come
 
 
 @dataclass(frozen=True)
@@ -218,9 +219,10 @@ class LineageTest:
     def least(self, name: str) -> float:
         """Match rate below which a suspect is nearer to the references than to the owner's copies: never `derived`.
 
-        Half-way from the highest reference (or the declared bound) to the middle one of the listed copies that work.
-        Whatever a few references say of the tail, a model that gives the owner's label on a third of the probes, where
-        copies give it on all, is a stranger of a kind that the references lack before it is a derivative.
+        `NEARER` of the way from the highest reference (or the declared bound) to the middle one of the listed copies
+        that work. Whatever a few references say of the tail, a model that gives the owner's label on two thirds of the
+        probes, where copies give it on all, is a stranger of a kind that the references lack (one of the owner's own
+        recipe and images, say) before it is a derivative.
         """
         family = next(f for f in self.manifest.families if f.name == name)
         usual = [r.families[name].matches / family.count for r in self.manifest.references if name in r.families]
@@ -340,6 +342,7 @@ class LineageTest:
             unstated=len(references) - len(stated) if references else 0,
             confidence=confidence,
             bound=label.bound if label else None,
+            nearer=NEARER,
         )
 
     def _family_result(self, name: str, found: FamilyMatch, tests: Sequence[Test]) -> FamilyResult:
@@ -356,9 +359,9 @@ class LineageTest:
 
 
 def _between(highest: float, copies: Sequence[float]) -> float:
-    """Half-way from the highest stranger to the middle copy (1 where none is listed), and never below the stranger."""
+    """`NEARER` of the way from the highest stranger to the middle copy (1 if none is listed), never below it."""
     middle = sorted(copies)[len(copies) // 2] if copies else 1.0
-    return max(highest, 0.5 * (highest + middle))
+    return max(highest, highest + NEARER * (middle - highest))
 
 
 def _total_p(null: Null, count: int, found: FamilyMatch) -> float:

@@ -33,7 +33,8 @@ class CalibrationUsed:
 
     n: references; authors: how many distinct authors they state (models without a stated author are not counted);
     unstated: references without a stated author, taken as independent; confidence: of the upper limit on the tail
-    (fitted only); bound: the match rate above which a model stands out at the level used.
+    (fitted only); bound: the match rate above which a model stands out at the level used; nearer: how much of the way
+    from the highest reference to the owner's copies `derived` asks for besides (half in results that do not say).
     """
 
     kind: CalibrationKind
@@ -42,6 +43,7 @@ class CalibrationUsed:
     unstated: int
     confidence: float | None
     bound: float | None
+    nearer: float = 0.5
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from .tails import (
 )
 
 LABEL_SHARE, SOFT_SHARE = 0.8, 0.2  # of a family's share of alpha, where soft outputs are tested too
+NEARER = (0.5, 0.75)  # of the way from the strangers to the copies; the first in results that do not say
 POWER_NEEDED = 0.95  # against every listed copy that works, before `unrelated` is said
 
 
@@ -26,7 +27,10 @@ class Lineage:
 
     simulated_power = False
 
-    def __init__(self, manifest, kind, n, alpha, label_only):
+    def __init__(self, manifest, kind, n, alpha, label_only, nearer=0.5):
+        self.nearer = nearer
+        if nearer not in NEARER:
+            raise Wrong("derived asks for %s of the way to the copies, which no release did" % nearer)
         self.kind, self.alpha, self.label_only = kind, alpha, label_only
         self.exact, self.bound = kind != "fitted", manifest["declared_bound"]
         self.families = {f["name"]: f for f in manifest["families"] if f.get("role", "lineage") == "lineage"}
@@ -146,12 +150,13 @@ class Lineage:
         return family["weight"] * (found["matches"] / found["queries"] - usual)
 
     def least(self, name):
-        """Match rate that `derived` needs besides its p-value: half-way from the strangers to the owner's copies."""
+        """Match rate that `derived` needs besides its p-value: so much of the way from the strangers to the copies."""
         count = self.families[name]["count"]
         usual = [r["families"][name]["matches"] / count for r in self.references if name in r["families"]]
         highest = max([self.bound or 0.0] if self.kind == "declared" else usual, default=0.0)
         copies = sorted(c["families"][name]["matches"] / count for c in self.working if name in c["families"])
-        return max(highest, 0.5 * (highest + (copies[len(copies) // 2] if copies else 1.0)))
+        middle = copies[len(copies) // 2] if copies else 1.0
+        return max(highest, highest + self.nearer * (middle - highest))
 
     def least_correlation(self, name):
         """The same for soft outputs."""
@@ -159,7 +164,7 @@ class Lineage:
         highest = max([c for c in usual if c is not None], default=0.0)
         copies = [c["families"][name]["correlation"] for c in self.working if name in c["families"]]
         known = sorted(c for c in copies if c is not None)
-        return max(highest, 0.5 * (highest + known[len(known) // 2])) if known else highest
+        return max(highest, highest + self.nearer * (known[len(known) // 2] - highest)) if known else highest
 
     def power(self, families):
         """The lowest chance, over the listed copies, that such a copy would be found; 0 where none is listed."""

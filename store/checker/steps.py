@@ -59,8 +59,8 @@ class Stepwise(Lineage):
 
     simulated_power = True
 
-    def __init__(self, manifest, kind, n, alpha, steps, paths, bounds):
-        super().__init__(manifest, kind, n, alpha, True)
+    def __init__(self, manifest, kind, n, alpha, steps, paths, bounds, nearer=0.5):
+        super().__init__(manifest, kind, n, alpha, True, nearer)
         self.paths, self.bounds, self.planned = paths, bounds, steps["planned"]
         self.splits, self.bettor = steps["splits"], steps.get("bettor", CAREFUL)
         self.allowed, self.ladder = steps.get("allowed", {}), "bettor" in steps

@@ -135,6 +135,7 @@ class Verdicts:
         """The test that decided: at once, or step by step; among all classes, or those that the suspect has."""
         verdict, kept, adaptation = row["verdict"], row.get("workings") or {}, row.get("adaptation") or {}
         labels, used, paths = kept.get("labels"), verdict["calibration"], {}
+        nearer = used.get("nearer", 0.5)
         whole = labels is None or answers.complete(labels)
         if "steps" in kept:
             paths = answers.paths(row, manifest)
@@ -146,11 +147,11 @@ class Verdicts:
             self.check.note("%s: which of its labels means which is as signed; clean images showed it" % name)
         if "steps" in kept:
             bounds = {f["name"]: f["bound"] for f in verdict["families"]}
-            found = Stepwise(manifest, used["kind"], used["n"], alpha, kept["steps"], paths, bounds)
+            found = Stepwise(manifest, used["kind"], used["n"], alpha, kept["steps"], paths, bounds, nearer)
             found.check_splits(name)
             found.check_evidence(verdict["evidence"], name)
             return found
-        what = (row["fingerprint"]["id"], used["kind"], used["n"], alpha, bool(adaptation.get("label_only")))
+        what = (row["fingerprint"]["id"], used["kind"], used["n"], alpha, bool(adaptation.get("label_only")), nearer)
         if not whole:
             return Lineage(manifest, *what[1:])
         return self._lineages.get(what) or self._lineages.setdefault(what, Lineage(manifest, *what[1:]))

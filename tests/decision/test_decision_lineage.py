@@ -105,7 +105,7 @@ def test_the_conformal_error_is_used_and_not_wasted() -> None:
     """With all probes answered, all of alpha is for between models, and the rank takes about all of it."""
     derived, _, stated = simulate(beta_binomial(0.5, 0.3), 39, Settings(0.05, "conformal"), PROBES, 250)
     assert stated == pytest.approx(0.05)
-    assert derived.mean() > 0.25 * stated  # ties cost a part, and so does that a suspect must be nearer to the copies
+    assert derived.mean() > 0.15 * stated  # ties cost a part, and so does that a suspect must be nearer to the copies
 
 
 @settings(max_examples=60, deadline=None)
@@ -283,17 +283,20 @@ def test_a_stranger_that_stands_out_is_not_accused() -> None:
     test = LineageTest(record, Settings(0.01))
     verdict = test.decide(one(33), 100)
     assert verdict.total_p is not None and verdict.total_p <= 0.01
-    assert test.least(C) == pytest.approx(0.565)
+    assert test.least(C) == pytest.approx(0.13 + 0.75 * 0.87)
     assert verdict.lineage == "inconclusive"
     assert "less than the owner's transformed copies" in verdict.reason
-    assert test.decide(one(60), 100).lineage == "derived"
+    assert test.decide(one(78), 100).lineage == "inconclusive", "as a net of the owner's own recipe may match"
+    derived = test.decide(one(79), 100)
+    assert derived.lineage == "derived"
+    assert derived.calibration is not None and derived.calibration.nearer == 0.75
 
 
 def test_weak_copies_do_not_lower_what_is_needed_below_the_strangers() -> None:
     record = manifest(references=references([{C: 40}] * 10, 100), copies=[{C: 10}] * 3)
     assert LineageTest(record, Settings(0.01)).least(C) == pytest.approx(0.4)
     none = manifest(references=references([{C: 40}] * 10, 100), copies=[])
-    assert LineageTest(none, Settings(0.01)).least(C) == pytest.approx(0.7)
+    assert LineageTest(none, Settings(0.01)).least(C) == pytest.approx(0.85)
 
 
 def test_unrelated() -> None:

@@ -70,6 +70,7 @@ def test_golden_row() -> None:
         "unstated": 4,
         "confidence": 0.95,
         "bound": 0.47,
+        "nearer": 0.5,
     }
 
 

@@ -88,6 +88,7 @@ def test_step_by_step(made: Made, world: World, tmp_path: Path, capsys: pytest.C
             "p": (verdict(total_p=1e-6), "total p"),
             "error": (verdict(error=0.01), "error is"),
             "score": (verdict(score=0.9), "score is"),
+            "nearer": (lambda row: row["verdict"]["calibration"].update(nearer=0.1), "which no release did"),
             "authors": (lambda row: row["verdict"]["calibration"].update(authors=39), "have 20 authors, stated as 39"),
             "between": (verdict(p_value=1e-4), "which no test gives"),
             "evidence": (lambda row: row["verdict"]["evidence"][-1].__setitem__(1, 4.0), "stated as 4.0000"),
