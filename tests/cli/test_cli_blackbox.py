@@ -56,7 +56,7 @@ def test_an_endpoint(copied: Tool) -> None:
     assert (row["status"], row["verdict"]["lineage"], done.code) == ("decided", "derived", 1), row
     assert row["suspect"] == {"path": url, "sha256": None, "format": "endpoint", "runtime": "oip"}
     assert row["cached"] is False and again.json["results"][0]["cached"] is False  # it may answer otherwise tomorrow
-    assert again.json["results"][0]["verdict"]["queries"] == 10
+    assert 4 <= again.json["results"][0]["verdict"]["queries"] <= 10  # it may be clear before, by the order drawn
     assert "count as exposed" in done.err and "derived" in table.out
     shown = copied("store", "show", "owner")
     origin = url.partition("/v2")[0]
