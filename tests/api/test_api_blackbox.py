@@ -88,6 +88,32 @@ def test_without_a_spec_clean_images_settle_it_within_the_budget(
     assert none.verdict.queries == 0
 
 
+def test_step_by_step_asks_no_more_than_one_by_one_would(
+    record: Fingerprint,
+    pool: WorkerPool,
+    owner_function: Callable[[np.ndarray], np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the same order: as many probes, in fewer questions."""
+    monkeypatch.setattr("fingerprint.api.questioning.FIRST", 1)
+    monkeypatch.setattr("fingerprint.api.questioning.secrets.randbits", lambda bits: 20_261_128)
+    sent: list[int] = []
+
+    def counted(images: np.ndarray) -> np.ndarray:
+        sent.append(len(images))
+        return owner_function(images)
+
+    def asked() -> list[int]:
+        sent.clear()
+        with function("mine", counted):
+            assert run(record, pool, "mine:answer", sequential=True).lineage == "derived"
+        return list(sent)
+
+    several = asked()
+    monkeypatch.setattr("fingerprint.decision.sequential.SequentialTest.soonest", lambda self, ahead: 1)
+    assert sum(several) == sum(one := asked()) and len(several) < len(one)
+
+
 def test_a_budget_holds_for_all_inputs_of_all_fingerprints(
     world: World, record: Fingerprint, pool: WorkerPool, spec: object
 ) -> None:
