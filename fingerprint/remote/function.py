@@ -35,13 +35,13 @@ def load(text: str) -> Function:
         found = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"the suspect {text!r} can't be imported: {error}",
+            f"the function {text!r} can't be imported: {error}",
             remedy="A module is looked for in the current folder and among what is installed.",
         ) from error
     except Exception as error:  # whatever the user's module raises
-        raise UsageError(f"the suspect {text!r} can't be imported: {type(error).__name__}: {error}") from error
+        raise UsageError(f"the function {text!r} can't be imported: {type(error).__name__}: {error}") from error
     if not callable(found):
-        raise UsageError(f"the suspect {text!r} is no function, but a {type(found).__name__}")
+        raise UsageError(f"{text!r} is no function, but a {type(found).__name__}")
     return found  # type: ignore[no-any-return]
 
 
