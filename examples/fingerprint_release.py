@@ -17,7 +17,7 @@ folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".demo/example")
 model = digits.save(digits.train(seed=1), folder / "release.pt2")
 references = [
     digits.save(digits.train(seed=100 + i, width=16 + 4 * (i % 3)), folder / "references" / f"{i}.onnx", f"author-{i}")
-    for i in range(8)
+    for i in range(14)
 ]
 options = CreateOptions("digits", references=references, data=digits.save_images(folder / "digits.npz"))
 record = create(model, options)

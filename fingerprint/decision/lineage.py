@@ -229,20 +229,19 @@ class LineageTest:
         if self.kind == "declared":
             usual = [self.manifest.declared_bound or 0.0]
         copies = [c.families[name].matches / family.count for c in self._working_copies() if name in c.families]
-        return _between(max(usual, default=0.0), copies)
+        return _between(max(usual, default=0.0), copies, NEARER)
 
     def _near(self, name: str, found: FamilyMatch) -> bool:
         return found.queries > 0 and found.matches >= self.least(name) * found.queries
 
     def _least_correlation(self, name: str) -> float:
-        """The same for soft outputs, on correlations."""
+        """The same for soft outputs, on correlations: half-way, for their scale is crowded near 1, where copies are."""
         usual = [r.families[name].correlation for r in self.manifest.references if name in r.families]
         copies = [c.families[name].correlation for c in self._working_copies() if name in c.families]
         if all(c is None for c in copies):  # not measured: the highest reference is all there is to go by
             return max((c for c in usual if c is not None), default=0.0)
-        return _between(
-            max((c for c in usual if c is not None), default=0.0), [c for c in copies if c is not None]
-        )  # fmt: skip
+        highest = max((c for c in usual if c is not None), default=0.0)
+        return _between(highest, [c for c in copies if c is not None], 0.5)
 
     def _error(self, tests: Sequence[Test]) -> float:
         """gamma + alpha_w as used, over all tests made."""
@@ -358,10 +357,10 @@ class LineageTest:
         )
 
 
-def _between(highest: float, copies: Sequence[float]) -> float:
-    """`NEARER` of the way from the highest stranger to the middle copy (1 if none is listed), never below it."""
+def _between(highest: float, copies: Sequence[float], share: float) -> float:
+    """So much of the way from the highest stranger to the middle copy (1 if none is listed); never below the first."""
     middle = sorted(copies)[len(copies) // 2] if copies else 1.0
-    return max(highest, highest + NEARER * (middle - highest))
+    return max(highest, highest + share * (middle - highest))
 
 
 def _total_p(null: Null, count: int, found: FamilyMatch) -> float:

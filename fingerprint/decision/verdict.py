@@ -34,7 +34,8 @@ class CalibrationUsed:
     n: references; authors: how many distinct authors they state (models without a stated author are not counted);
     unstated: references without a stated author, taken as independent; confidence: of the upper limit on the tail
     (fitted only); bound: the match rate above which a model stands out at the level used; nearer: how much of the way
-    from the highest reference to the owner's copies `derived` asks for besides (half in results that do not say).
+    from the highest reference to the owner's copies `derived` asks of the match rate besides (half in results that do
+    not say; of correlations always half).
     """
 
     kind: CalibrationKind

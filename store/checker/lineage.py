@@ -159,12 +159,12 @@ class Lineage:
         return max(highest, highest + self.nearer * (middle - highest))
 
     def least_correlation(self, name):
-        """The same for soft outputs."""
+        """The same for soft outputs: half of the way."""
         usual = [r["families"][name]["correlation"] for r in self.references if name in r["families"]]
         highest = max([c for c in usual if c is not None], default=0.0)
         copies = [c["families"][name]["correlation"] for c in self.working if name in c["families"]]
         known = sorted(c for c in copies if c is not None)
-        return max(highest, highest + self.nearer * (known[len(known) // 2] - highest)) if known else highest
+        return max(highest, 0.5 * (highest + known[len(known) // 2])) if known else highest
 
     def power(self, families):
         """The lowest chance, over the listed copies, that such a copy would be found; 0 where none is listed."""

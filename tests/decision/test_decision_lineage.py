@@ -450,6 +450,17 @@ def test_soft_outputs_decide_where_labels_do_not() -> None:
     assert only.decide(one(20, correlation=0.95), 100).lineage == "unrelated"
 
 
+def test_a_correlation_is_asked_for_half_of_the_way_to_the_copies() -> None:
+    """Copies lie near 1 whatever was done to them: three quarters of the way would lose those pruned by half."""
+    record = soft_record()
+    copies = tuple(c.model_copy(update={"families": one(100, correlation=0.98)}) for c in record.copies)
+    test = LineageTest(record.model_copy(update={"copies": copies}), Settings(0.01))
+    highest = max(c for r in record.references if (c := r.families[C].correlation) is not None)
+    half = (highest + 0.98) / 2
+    assert test.decide(one(20, correlation=half + 0.001), 100).lineage == "derived"
+    assert test.decide(one(20, correlation=half - 0.001), 100).lineage != "derived"
+
+
 @pytest.mark.parametrize("correlation", [0.2, 0.3, 0.34, 0.36, 0.38, 0.4, 0.45, 0.6])
 def test_a_soft_test_has_a_fifth_of_alpha(correlation: float) -> None:
     test = LineageTest(soft_record(), Settings(0.01))
