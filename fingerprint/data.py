@@ -7,6 +7,7 @@ import io
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -28,6 +29,13 @@ class CleanImages:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @cached_property
+    def images_sha256(self) -> str:
+        """Digest of the images and their shape, labels aside."""
+        digest = hashlib.sha256(repr(self.images.shape).encode())
+        digest.update(np.ascontiguousarray(self.images).data.cast("B"))
+        return digest.hexdigest()
 
     def take(self, count: int, seed: int = 0) -> CleanImages:
         """At most `count` images, drawn without replacement by `seed`."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +12,8 @@ from numpy.typing import NDArray
 from fingerprint.decision.statistics import correlation, is_soft, measure
 from fingerprint.engine.labels import LabelMap
 from fingerprint.errors import DegenerateModel
-from fingerprint.model import Floats, Images, InputSpec, labels_of
+from fingerprint.model import Floats, labels_of
 from fingerprint.record import Family, FamilyMatch, Fingerprint, Payload
-
-Predict = Callable[[Images, InputSpec], Floats]
 
 
 @dataclass(frozen=True)
@@ -58,22 +55,6 @@ def _shares(counts: Sequence[int], budget: int) -> list[int]:
     for i in sorted(range(len(counts)), key=lambda i: shares[i] - exact[i])[: budget - sum(shares)]:
         shares[i] += 1
     return shares
-
-
-def ask(predict: Predict, spec: InputSpec, fingerprints: Sequence[Fingerprint], draws: Sequence[Draw]) -> list[Floats]:
-    """Outputs (n, K') for every fingerprint's drawn probes, in one batched pass per image shape."""
-    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for i, fingerprint in enumerate(fingerprints):
-        groups[fingerprint.manifest.probes.shape].append(i)
-    outputs: dict[int, Floats] = {}
-    for members in groups.values():
-        images = [fingerprints[i].payload.probes[draws[i].index] for i in members]
-        joined = images[0] if len(images) == 1 else np.concatenate(images)
-        answered = predict(joined, spec)
-        ends = np.cumsum([len(part) for part in images])
-        for i, part in zip(members, np.split(answered, ends[:-1]), strict=True):
-            outputs[i] = part
-    return [outputs[i] for i in range(len(fingerprints))]
 
 
 def given(drawn: Draw, outputs: Floats, class_offset: int) -> dict[str, list[int]]:

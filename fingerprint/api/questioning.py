@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.api.answers import Draw, ask, compare, compare_mapped, flags
+from fingerprint.api.answers import Draw, compare, compare_mapped, flags
 from fingerprint.api.asking import Asker
 from fingerprint.api.disguise import Disguise
 from fingerprint.api.reduced import NO_ORDERS, missing_classes
@@ -20,8 +20,8 @@ from fingerprint.decision.lineage import LineageTest
 from fingerprint.decision.verdict import Verdict, undecided
 from fingerprint.engine.labels import LabelMap
 from fingerprint.engine.settle import Setting
-from fingerprint.model import Floats, InputSpec
-from fingerprint.record import FamilyMatch, Fingerprint
+from fingerprint.model import Floats
+from fingerprint.record import FamilyMatch
 from fingerprint.remote.interface import Manner
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ class Questioning:
                 break  # the check for random answers took its share of the budget
             part = Draw(drawn.index[asked : asked + size])
             mark(part.index)
-            (answered,) = ask(disguise.through(asker.predict) if disguise else asker.predict, *self._to_ask(part))
+            predict = disguise.through(asker.predict) if disguise else asker.predict
+            answered = predict(fingerprint.payload.probes[part.index], self.setting.spec)
             outputs = _joined(outputs, answered)
             if test is None:
                 labels = self.labels(outputs, asker.manner)
@@ -114,9 +115,6 @@ class Questioning:
         found = replace(test.decide(measured, asked, same_labels=same), evidence=test.evidence())
         found = self._with_integrity(found, seen, outputs, labels, asker.manner)
         return found, self.asked(seen, outputs, labels, planned, test)
-
-    def _to_ask(self, part: Draw) -> tuple[InputSpec, list[Fingerprint], list[Draw]]:
-        return self.setting.spec, [self.verifier.fingerprints[self.index]], [part]
 
     def _with_integrity(
         self, found: Verdict, drawn: Draw, outputs: Floats, labels: LabelMap | None, manner: Manner

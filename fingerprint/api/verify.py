@@ -196,11 +196,11 @@ class Verifier:
         return self._reduced[key]
 
     @contextmanager
-    def fitting(self, indices: Sequence[int], alpha: float) -> Iterator[None]:
-        """Fit the tests that are not fitted yet, while the caller waits for a suspect's answers."""
-        missing = [i for i in indices if (i, alpha) not in self._tests]
+    def fitting(self, wanted: Sequence[tuple[int, float]]) -> Iterator[None]:
+        """Fit the tests (index, alpha) that are not fitted yet, while the caller waits for a suspect's answers."""
+        missing = [test for test in wanted if test not in self._tests]
         waiting, self.meanwhile = self.meanwhile, None
-        thread = threading.Thread(target=self._fit, args=(missing, alpha, waiting), daemon=True)
+        thread = threading.Thread(target=self._fit, args=(missing, waiting), daemon=True)
         if missing or waiting:
             thread.start()
         try:
@@ -209,9 +209,9 @@ class Verifier:
             if missing or waiting:
                 thread.join()
 
-    def _fit(self, indices: Sequence[int], alpha: float, waiting: Callable[[], None] | None) -> None:
+    def _fit(self, wanted: Sequence[tuple[int, float]], waiting: Callable[[], None] | None) -> None:
         with suppress(Exception):  # the caller meets the same error when it asks for the test
-            for index in indices:
+            for index, alpha in wanted:
                 self.test(index, alpha)
         if waiting is not None:
             waiting()

@@ -9,23 +9,22 @@ shares with him, is tried as well unless it explains far less.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fingerprint.data import CleanImages
-from fingerprint.decision.distributions import binomial_tail
 from fingerprint.engine.adapt import Adapter
-from fingerprint.engine.labels import LabelMap, commonest, cross_fitted, learn
-from fingerprint.errors import DegenerateModel, SpecError, UnsupportedModel
-from fingerprint.model import Channels, Floats, Images, InputSpec, Labels, Layout, Signature
+from fingerprint.engine.clean_answers import CleanAnswers, Hearing, Predict
+from fingerprint.engine.labels import LabelMap, cross_fitted, learn
+from fingerprint.engine.readings import ABOVE_CHANCE, Reading, Setting
+from fingerprint.errors import SpecError
+from fingerprint.model import Channels, InputSpec, Labels, Layout, Signature
 
-Predict = Callable[[Images, InputSpec], Floats]
+__all__ = ["ABOVE_CHANCE", "NORMALIZATIONS", "Setting", "Settled", "candidates", "settle"]
 
 SEPARATED = 0.01  # largest probability that the true setting is dropped for another (exact McNemar tests)
-ABOVE_CHANCE = 1e-3  # the best setting must be better than guessing at this level, all candidates together
 MAPPED_ACCURACY = 0.5  # of a learned map, on the classes that it knows: below, the model does some other task
 MOST_KEPT = 4  # equally good settings that are tried at most
 OWN_KEEPS = 0.8  # the first candidate's normalization is tried too where it explains this share of what the best does
@@ -38,14 +37,6 @@ NORMALIZATIONS: tuple[tuple[tuple[float, float], tuple[float, ...], tuple[float,
     ((0.0, 1.0), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     ((0.0, 1.0), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
 )
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One way to feed a suspect and to read its labels. `labels` None: the spec's class offset tells all."""
-
-    spec: InputSpec
-    labels: LabelMap | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +127,7 @@ def _normalizations(
     yield from NORMALIZATIONS
 
 
-def settle(predict: Predict, options: list[InputSpec], clean: CleanImages, classes: int) -> Settled:
+def settle(asked: Predict | Hearing, options: list[InputSpec], clean: CleanImages, classes: int) -> Settled:
     """Choose among input specs, and meanings of the labels, by accuracy on labelled clean images.
 
     Every spec is read with its labels as they are, with a background class in front (where the model has one more than
@@ -144,23 +135,24 @@ def settle(predict: Predict, options: list[InputSpec], clean: CleanImages, class
     significantly more.
 
     Args:
-        predict: raw outputs (N, K') of the suspect on 8-bit images under a spec.
+        asked: raw outputs (N, K') of the suspect on 8-bit images under a spec; or a `Hearing`, where several settlings
+            of one suspect share what it answered.
         options: from `candidates`.
         clean: images with labels (true ones, or the owner's answers where none are known).
         classes: number of common classes.
     """
     assert clean.labels is not None  # noqa: S101  (callers give labelled images)
-    return _Race(predict, clean, clean.labels, classes).run(options)
+    hearing = asked if isinstance(asked, Hearing) else Hearing(CleanAnswers(asked))
+    return _Race(hearing, clean, clean.labels, classes).run(options)
 
 
 class _Race:
     """Several looks: a first one at all candidates, the next ones at those that may still be the best."""
 
-    def __init__(self, predict: Predict, clean: CleanImages, truth: Labels, classes: int) -> None:
-        self._predict, self._clean, self._truth, self._classes = predict, clean, truth, classes
+    def __init__(self, hearing: Hearing, clean: CleanImages, truth: Labels, classes: int) -> None:
+        self._hearing, self._clean, self._truth, self._classes = hearing, clean, truth, classes
         self._answers: dict[InputSpec, Labels] = {}
         self._widths: dict[InputSpec, int] = {}  # 0: no answer
-        self._queries = 0
         self._first: InputSpec | None = None
 
     def run(self, options: list[InputSpec]) -> Settled:
@@ -181,7 +173,7 @@ class _Race:
                 options = list(dict.fromkeys(r.base for r in good))
         if not explained:
             accuracy = max((r.accuracy for r in good), default=0.0)
-            return Settled((), accuracy, len(self._clean), self._queries)
+            return Settled((), accuracy, len(self._clean), self._hearing.queries)
         good.sort(key=lambda r: -r.score)
         chosen, rest = good[:MOST_KEPT], good[MOST_KEPT:]
         if not any(map(self._is_own, chosen)):
@@ -189,7 +181,12 @@ class _Race:
         settings = tuple(r.setting for r in chosen)
         crowded, relabelled = len(good) > MOST_KEPT, any(r.relabelled(SEPARATED / len(good)) for r in good)
         return Settled(
-            settings, good[0].accuracy, len(self._clean), self._queries, crowded=crowded, relabelled=relabelled
+            settings,
+            good[0].accuracy,
+            len(self._clean),
+            self._hearing.queries,
+            crowded=crowded,
+            relabelled=relabelled,
         )
 
     def _is_own(self, reading: Reading) -> bool:
@@ -207,17 +204,11 @@ class _Race:
         """Ask the clean images up to `end` that were not asked yet."""
         for spec in options:
             known = self._answers.setdefault(spec, np.zeros(0, np.int64))
-            images = self._clean.images[len(known) : end]
-            if not len(images) or self._widths.get(spec) == 0:
+            if len(known) >= end or self._widths.get(spec) == 0:
                 continue
-            self._queries += len(images)
-            try:
-                outputs = self._predict(images, spec)
-            except (DegenerateModel, UnsupportedModel):  # so fed, the model answers nonsense, or nothing
-                self._widths[spec] = 0
-                continue
-            self._widths[spec] = outputs.shape[1]
-            self._answers[spec] = np.concatenate([known, outputs.argmax(axis=1)])
+            heard = self._hearing(self._clean, len(known), end, spec)
+            self._widths[spec] = heard.width
+            self._answers[spec] = np.concatenate([known, heard.labels])
 
     def _readings(self, spec: InputSpec, level: float) -> list[Reading]:
         """How a spec's answers can be read: by offsets; or by a learned map, where that explains more."""
@@ -240,67 +231,3 @@ class _Race:
             return plain
         mapped = Reading(spec, replace(spec, classes=width), learned, expected, answers, truth)
         return plain if any(r.as_good_as(mapped, level) for r in plain) else [mapped]
-
-
-class Reading:
-    """One way to read one spec's answers.
-
-    Args:
-        base: the candidate.
-        spec: the same, with its class offset.
-        labels: what its labels mean.
-        expected: (N,) the index that each image should be answered with, -1 = none.
-        answers: (N,) the index that it was answered with.
-        truth: (N,) common labels.
-    """
-
-    def __init__(
-        self, base: InputSpec, spec: InputSpec, labels: LabelMap, expected: Labels, answers: Labels, truth: Labels
-    ) -> None:
-        self.base, self.labels = base, labels
-        self.expected, self.answers, self.truth = expected, answers, truth
-        self.right: NDArray[np.bool_] = expected == answers
-        self.accuracy = float(self.right.mean())
-        reached = np.asarray(labels.to_suspect)[truth]
-        shares = np.bincount(answers, minlength=labels.width) / len(answers)
-        guess = float(np.where(reached >= 0, shares[reached], 0.0).mean())  # right by chance, with these answers
-        self.guess = max(guess, 1.0 / labels.classes)
-        self.merged = not labels.distinct
-        self.score = (self.accuracy - self.guess) / max(1e-9, 1.0 - self.guess) if self.merged else self.accuracy
-        plain = labels == LabelMap.shifted(labels.classes, labels.width, spec.class_offset)
-        self.setting = Setting(spec, None if plain else labels)
-
-    def explains(self, learned: LabelMap) -> bool:
-        """Whether it is better than chance, and a learned map says nothing else of the classes that it has."""
-        pairs = zip(self.labels.to_suspect, learned.to_suspect, strict=True)
-        return self.above_chance(ABOVE_CHANCE) and all(ours < 0 or found in (ours, -1) for ours, found in pairs)
-
-    def as_good_as(self, other: Reading, level: float) -> bool:
-        """Whether it is not significantly worse than `other` on the same images (one-sided exact McNemar test).
-
-        Where classes are merged, guessing is easier: the skill beyond guessing is compared, with three standard errors.
-        """
-        if self.merged or other.merged:
-            spread = sum(r.accuracy * (1 - r.accuracy) / (1 - r.guess + 1e-9) ** 2 for r in (self, other))
-            skill, best = (max(0.0, r.accuracy - r.guess) / (1 - r.guess + 1e-9) for r in (self, other))
-            return bool(best - skill <= 3.0 * float(np.sqrt(spread / len(self.right))))
-        # A class that only one of the two maps knows yet is read in both by that one: else the accident of who learned
-        # it first would decide.
-        ours = np.where(self.expected >= 0, self.expected, other.expected) == self.answers
-        theirs = np.where(other.expected >= 0, other.expected, self.expected) == other.answers
-        return _more_often(theirs, ours) > level
-
-    def relabelled(self, level: float) -> bool:
-        """Whether its classes' commonest answers, as other images show them, fit significantly better than its map."""
-        usual = commonest(self.answers, self.truth, self.labels.classes, self.labels.width)
-        return _more_often(usual == self.answers, self.right) <= level
-
-    def above_chance(self, level: float) -> bool:
-        """Whether it explains more than guessing would, whatever classes it favours."""
-        return binomial_tail(int(self.right.sum()), len(self.right), self.guess) <= level
-
-
-def _more_often(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    """P-value of that `one` is no more often true than `other`, on the same images (exact McNemar test)."""
-    only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
-    return binomial_tail(only_one, only_one + only_other, 0.5)

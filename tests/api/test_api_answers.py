@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_records import OUTPUTS, fingerprint
 
-from fingerprint.api.answers import Draw, _shares, ask, compare, draw, total
+from fingerprint.api.answers import Draw, _shares, compare, draw, total
 from fingerprint.errors import DegenerateModel
-from fingerprint.model import Floats, Images, InputSpec
-from fingerprint.record import FamilyMatch, Fingerprint
-
-SPEC = InputSpec("NCHW", (3, 4, 5))
+from fingerprint.record import FamilyMatch
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.integers(1, 160))
@@ -55,30 +50,6 @@ def test_all_probes_are_asked_in_their_order() -> None:
     record = fingerprint((3, 2), clean=0)
     for budget in (None, 5, 6, 1000):
         assert draw(record, budget).index.tolist() == [0, 1, 2, 3, 4]
-
-
-def of_shape(shape: tuple[int, int, int], seed: int) -> Fingerprint:
-    """A record whose probes have another shape (its manifest is of no other use here)."""
-    record = fingerprint((4, 3), clean=0, seed=seed)
-    probes = np.random.default_rng(seed).integers(0, 256, (7, *shape), dtype=np.uint8)
-    manifest = record.manifest.model_copy(update={"probes": record.manifest.probes.model_copy(update={"shape": shape})})
-    return replace(record, manifest=manifest, payload=replace(record.payload, probes=probes))
-
-
-def test_one_pass_for_each_image_shape() -> None:
-    records = [of_shape((4, 5, 3), 0), of_shape((8, 8, 1), 1), of_shape((4, 5, 3), 2)]
-    draws = [Draw(np.array([6, 0, 3])), Draw(np.arange(7)), Draw(np.array([2]))]
-    passes: list[int] = []
-
-    def predict(images: Images, spec: InputSpec) -> Floats:
-        passes.append(len(images))
-        return images.reshape(len(images), -1)[:, :4].astype(np.float32)
-
-    answers = ask(predict, SPEC, records, draws)
-    assert sorted(passes) == [4, 7]
-    for record, drawn, found in zip(records, draws, answers, strict=True):
-        expected = record.payload.probes[drawn.index].reshape(len(drawn.index), -1)[:, :4]
-        assert np.array_equal(found, expected)
 
 
 def test_answers_are_compared_probe_by_probe() -> None:

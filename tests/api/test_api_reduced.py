@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fingerprint.api import examination
+from fingerprint.api import settling
 from fingerprint.api.reduced import answered, order_of, reduced
 from fingerprint.api.results import Result
 from fingerprint.api.verify import VerifyOptions, verify
@@ -83,7 +83,7 @@ def test_labels_that_seem_to_mean_something_else_are_no_acquittal(
     said: str,
 ) -> None:
     settled = Settled((Setting(make.SPEC),), 0.5, 64, 64, relabelled=relabelled)
-    monkeypatch.setattr(examination, "settle", lambda *_: settled)
+    monkeypatch.setattr(settling, "settle", lambda *_: settled)
     bare = tmp_path / "bare.onnx"
     bare.write_bytes(world.stranger_onnx.read_bytes())
     result = run(record, pool, bare, world.data_npz)

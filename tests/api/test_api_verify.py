@@ -16,9 +16,9 @@ from api_world import Notes, World
 from made_records import references as made_references
 
 import fingerprint
-from fingerprint.api import examination as module
 from fingerprint.api.examination import Examination
 from fingerprint.api.results import Result
+from fingerprint.api.settling import CLEAN_USED
 from fingerprint.api.verify import Verifier, VerifyOptions, verify
 from fingerprint.engine.session import WorkerPool
 from fingerprint.engine.settle import MOST_KEPT, candidates
@@ -186,7 +186,7 @@ def test_data_of_the_verifier_settles_it_too(
     (result,) = run(blind, pool, world.bare_onnx, data=world.data_npz)
     assert result.lineage == "derived"
     assert result.adaptation is not None
-    assert result.adaptation["clean_images"] == module.CLEAN_USED
+    assert result.adaptation["clean_images"] == CLEAN_USED
     for data in (None, world.unlabelled_npz):
         (result,) = run(blind, pool, world.bare_onnx, data=data)
         assert (result.status, result.lineage) == ("decided", "inconclusive")
