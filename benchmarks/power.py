@@ -7,7 +7,8 @@ Two records of each owner, label only, calibrated (`fitted`) on the unrelated fi
 one that is the default beside screen models (the owner's twins), each of 100 probes. Judged are the owner's
 derivatives, and models that calibrate nothing: the nets that the benchmark trained, what was derived of them, and what
 was derived of the other owner. Printed: for each transformation how many of the owners' copies are `derived`, and after
-how many queries step by step (median of ten orders, of those found); and how many unrelated models are accused.
+how many queries step by step (median of ten orders, of those found); how many unrelated models are accused, at once and
+step by step; and in how many orders a model would be that matches so many of the probes.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from fingerprint.engine.allocator import keep_freed_memory
 from fingerprint.record import FamilyMatch, Fingerprint
 
 ORDERS, SEED = 10, 20_261_128
+RIVALS, ORDERS_OF_RIVALS = (85, 81, 75, 70, 60), 200  # matches, of all probes, of models that could be taken for copies
 
 
 class Judge:
@@ -57,6 +59,11 @@ class Judge:
             if test.clear:
                 return asked if test.derived else None
         return None
+
+    def accused(self, hits: int) -> int:
+        """In how many random orders a model that matches so many of all probes is derived, step by step."""
+        matches = np.arange(len(self.names)) < hits
+        return sum(self.queries(matches, 1000 + seed) is not None for seed in range(ORDERS_OF_RIVALS))
 
 
 def records(owner: Member, references: Sequence[Path], data: Path, twins: Sequence[Path]) -> dict[str, Fingerprint]:
@@ -87,6 +94,7 @@ def main() -> None:
     entries = stage(arguments.data, folder / "staged")
     files = {base.name: base.path for base in plan.strangers if base.path is not None}
     rows: list[dict[str, object]] = []
+    rivals: dict[str, dict[int, int]] = {}
     with Asker(folder / "answers") as asker:
         built = Zoo(folder / "models", plan, splits, asker, log, build=False)
         members = [found for found in built.members() if isinstance(found, Member)]
@@ -100,14 +108,20 @@ def main() -> None:
                         continue  # a reference, or derived of one
                     (outputs,) = asker.ask(member.path, member.sha256, member.spec, [question])
                     matches = outputs.argmax(axis=1) == record.payload.targets
-                    asked = [judge.queries(matches, seed) for seed in range(ORDERS)] if member.base == base.name else []
+                    asked = [judge.queries(matches, seed) for seed in range(ORDERS)]
                     rows.append({
                         "owner": base.name, "record": kind, "model": member.name, "row": member.row,
                         "mine": member.base == base.name, "lineage": judge.at_once(matches), "queries": asked,
                         "rates": {str(n): float(matches[judge.names == n].mean()) for n in dict.fromkeys(judge.names)},
                     })  # fmt: skip
-    (folder / "power.json").write_text(json.dumps({"alpha": arguments.alpha, "rows": rows}, indent=1))
+                if kind == "default":
+                    rivals[base.name] = {m: judge.accused(m) for m in RIVALS}
+    found = {"alpha": arguments.alpha, "rows": rows, "rivals": rivals}
+    (folder / "power.json").write_text(json.dumps(found, indent=1))
     show(rows)
+    for name, accused in rivals.items():
+        text = ", ".join(f"{hits} of 100 probes: {n} of {ORDERS_OF_RIVALS}" for hits, n in accused.items())
+        print(f"\n{name}, default, step by step, orders in which a model is accused that matches {text}")
 
 
 def show(rows: Sequence[Mapping[str, object]]) -> None:
@@ -129,6 +143,8 @@ def show(rows: Sequence[Mapping[str, object]]) -> None:
         unrelated = [row for row in rows if not row["mine"] and row["record"] == kind]
         counts = Counter(str(row["lineage"]) for row in unrelated)
         print(f"\n{kind}: {len(unrelated)} unrelated models: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
+        orders = [q is not None for row in unrelated for q in row["queries"]]  # type: ignore[attr-defined]
+        print(f"step by step: accused in {sum(orders)} of {len(orders)} orders")
 
 
 if __name__ == "__main__":

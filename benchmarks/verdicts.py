@@ -4,7 +4,7 @@
 
 1. Simulated: unrelated suspects and reference models from one population, clustered by author; light, heavy and skewed
    tails; label match of all probes, and step by step with a look after every answer. The unit is the set of references.
-2. Simulated audits: strangers and copies together, Benjamini-Hochberg over all.
+2. Simulated audits of the same populations: strangers, ten of an author, and copies together, Benjamini-Hochberg.
 3. Real (with --data): every unrelated CIFAR-10 model, leave-one-author-out; the unit is the model.
 4. Queries (with --data): compressed and compiled variants, step by step, ten orders each.
 
@@ -115,22 +115,36 @@ def _interval(values: NDArray[np.float64], each: int = 1) -> tuple[float, float]
     return mean, mean + 1.645 * error if mean > 0.0 else 3.0 / (len(values) * each)
 
 
-def audits(runs: int = 400, strangers: int = 200, copies: int = 20) -> list[Row]:
-    """False discovery rate of audits of strangers and copies, at level 0.01 and 0.05."""
+def audits(runs: int = 1000, strangers: int = 200, each: int = 10, copies: int = 20) -> list[Row]:
+    """False discovery rate of audits of strangers, `each` of one author, and copies of the owner, after correction.
+
+    "tail" is the test alone; "all" what is `derived`: nearer to the copies, too. power: copies that are derived.
+    """
     rows: list[Row] = []
-    for name in ("normal", "Student t3"):
-        for level in (0.05, 0.01):
+    for name, effect in EFFECTS.items():
+        for label in ("8 authors", "6 x 3", "30 authors"):
             rng = np.random.default_rng(SEED)
-            population, false, power = Population(EFFECTS[name], rng), [], []
-            for _ in range(runs):
-                null = MatchNull(population.counts([1] * 30).tolist(), PROBES, [None] * 30)
-                counts = np.concatenate([population.counts([1] * strangers), rng.binomial(PROBES, 0.97, copies)])
-                p = [null.tail(int(c)) for c in counts]
-                found = np.array(p) <= benjamini_hochberg(p, level).threshold
-                false.append(float(found[:strangers].sum()) / max(1, int(found.sum())))
-                power.append(float(found[strangers:].mean()))
-            mean, upper = _interval(np.array(false))
-            row: Row = {"population": name, "level": level, "FDR": mean, "upper": upper, "power": float(np.mean(power))}
+            population, sizes = Population(effect, rng), AUTHORS[label]
+            authors = [f"author {i}" for i, size in enumerate(sizes) for _ in range(size)]
+            tail, whole, power = (np.zeros((runs, len(ALPHAS))) for _ in range(3))
+            for k in range(runs):
+                references = population.counts(sizes)
+                null = MatchNull(references.tolist(), PROBES, authors)
+                counts = np.concatenate(
+                    [population.counts([each] * (strangers // each)), rng.binomial(PROBES, 0.97, copies)]
+                )
+                p = np.array([null.tail(s) for s in range(PROBES + 1)])[counts]
+                top = int(references.max())
+                near = counts >= max(top, top + NEARER * (COPIES - top))
+                for j, level in enumerate(ALPHAS):
+                    found = p <= benjamini_hochberg(p.tolist(), level).threshold
+                    for rates, said in ((tail, found), (whole, found & near)):
+                        rates[k, j] = said[:strangers].sum() / max(1, int(said.sum()))
+                    power[k, j] = (found & near)[strangers:].mean()
+            row: Row = {"population": name, "references": label}
+            for what, values in (("tail", tail), ("all", whole)):
+                row |= {f"{what} {level}": _interval(values[:, j]) for j, level in enumerate(ALPHAS)}
+            row |= {f"power {level}": float(power[:, j].mean()) for j, level in enumerate(ALPHAS)}
             rows.append(row)
             print_row(row, header=len(rows) == 1)
     return rows

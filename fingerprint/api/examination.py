@@ -26,7 +26,7 @@ from fingerprint.spec import FoundSpec
 if TYPE_CHECKING:
     from fingerprint.api.verify import Verifier
 
-METHOD_VERSION = 3  # of the decision; part of what makes an earlier verdict reusable
+METHOD_VERSION = 4  # of the decision; part of what makes an earlier verdict reusable
 EXPECTED = (ModelError, WorkerError, HostError, MissingExtra, SpecError, BudgetSpent)  # results, not failures
 
 

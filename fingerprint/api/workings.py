@@ -19,7 +19,7 @@ import numpy as np
 
 from fingerprint.api.answers import Draw, flags, given
 from fingerprint.canonical import canonical
-from fingerprint.decision.betting import HOPEFUL
+from fingerprint.decision.betting import HOPEFUL, NEARNESS
 from fingerprint.decision.integrity import Trials, log_margins
 from fingerprint.decision.statistics import align
 from fingerprint.decision.verdict import Verdict
@@ -75,7 +75,7 @@ def workings(asked: Asked, verdict: Verdict, beyond: Workings) -> Workings | Non
     if asked.planned is not None:
         allowed = {name: list(most) for name, most in asked.allowed.items()}
         steps = {"planned": dict(asked.planned), "splits": dict(asked.splits), "allowed": allowed}
-        found["steps"] = {**steps, "bettor": asdict(HOPEFUL)}
+        found["steps"] = {**steps, "bettor": asdict(HOPEFUL), "nearness": NEARNESS}
     if asked.labels is not None:
         found["labels"] = _label_space(asked, asked.labels)
     if found and len(asked.outputs):

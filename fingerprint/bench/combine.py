@@ -13,7 +13,7 @@ verification: Auckenthaler, Carey, Lloyd-Thomas: Digital Signal Processing 2000)
 From that is taken what the suspect has in common with each reference, in the same measure (the test normalisation of
 that paper): a suspect that is merely less accurate, smoother or more decided agrees with everybody less or more.
 
-Families are combined by `beyond_half`, which needs no references, or as a Bayes factor. There a derivative inherits
+Families are combined as `Verdict.score` does (`beyond_highest`), or as a Bayes factor. There a derivative inherits
 from each family or does not (with even odds); if it does, it gives the owner's label with a probability of at least a
 quarter, beyond chance. So what counts is not how unusual a match is but whether it is what a derivative would show: a
 stranger that stands out a little where derivatives stand out far is no candidate, and a blind family costs log 2 at
@@ -210,18 +210,22 @@ def inheritance(panel: Panel, cohort: Cohort) -> Values:
 
 
 def mean_of_rates(panels: Sequence[Panel], cohort: Cohort) -> Values:
-    """Mean of the families' match rates, (M,): as `Verdict.score` ranks, less what is the same for all models."""
+    """Mean of the families' match rates, (M,)."""
     return np.asarray(np.mean([panel.matches.mean(axis=1) for panel in panels], axis=0))
 
 
-def beyond_half(panels: Sequence[Panel], cohort: Cohort) -> Values:
-    """The last family's match rate, and what the others match beyond half of their probes, up to 1 each, (M,).
+def beyond_highest(panels: Sequence[Panel], cohort: Cohort) -> Values:
+    """As `Verdict.score` ranks with these references, up to what is the same for all models, (M,).
 
-    A family that is made to be inherited whole says a lot where it is, and where few of its probes match only whose
-    recipe a model resembles. What is asked of it so does not stand between a student and what the student inherits.
+    The last family's match rate, and what each before it matches beyond the highest reference, as a share of what is
+    left.
     """
     rates = [panel.matches.mean(axis=1) for panel in panels]
-    return np.asarray(rates[-1] + sum((2.0 * np.maximum(rate - 0.5, 0.0) for rate in rates[:-1]), np.zeros(1)))
+    score = rates[-1].copy()
+    for rate in rates[:-1]:
+        highest = float(rate[cohort.references].max(initial=0.0))
+        score += np.maximum(rate - highest, 0.0) / max(1.0 - highest, 1e-9)
+    return np.asarray(score)
 
 
 def root_of_squares(panels: Sequence[Panel], cohort: Cohort, evidence: Evidence = mixture) -> Values:

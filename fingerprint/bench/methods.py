@@ -13,7 +13,14 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.bench.combine import Cohort, beyond_half, combined, mean_of_rates, normalised_mixture, root_of_squares
+from fingerprint.bench.combine import (
+    Cohort,
+    beyond_highest,
+    combined,
+    mean_of_rates,
+    normalised_mixture,
+    root_of_squares,
+)
 from fingerprint.bench.panel import Panel
 from fingerprint.decision.relations import (
     all_pairs,
@@ -133,14 +140,14 @@ def methods(
             found.append(Method(name, (UNSCREENED + family,), statistic, soft))
     several = tuple(combination)
     found += [
-        Method("combined", several, beyond_half, combines=True),
+        Method("combined", several, beyond_highest, combines=True),
         Method("combined, Bayes factor", several, combined, combines=True),
         Method("combined, squares", several, root_of_squares, combines=True),
         Method("combined, normalised", several, partial(root_of_squares, evidence=normalised_mixture), combines=True),
         Method("combined, match rate", several, match_rate, combines=True),
-        Method("combined, score of a verdict", several, mean_of_rates, combines=True),
+        Method("combined, mean of match rates", several, mean_of_rates, combines=True),
     ]
     found += [
-        Method(f"combined: {' + '.join(names)}", tuple(names), beyond_half, combines=True) for names in alternatives
+        Method(f"combined: {' + '.join(names)}", tuple(names), beyond_highest, combines=True) for names in alternatives
     ]
     return found

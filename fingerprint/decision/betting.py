@@ -30,6 +30,7 @@ class Bettor:
 
 HOPEFUL = Bettor(4.9, 5.0, 1.0)  # expects a copy, which matches on nearly all: the fewest answers for one that does
 CAREFUL = Bettor(4.5, 5.0, 0.9)  # for what one doesn't know well
+NEARNESS = 0.1  # level of the bet that a suspect is nearer to the copies than to the references, whatever alpha is
 
 
 def log_wealth(matches: NDArray[np.bool_], count: int, most: int, bettor: Bettor = HOPEFUL) -> NDArray[np.float64]:

@@ -316,15 +316,23 @@ class LineageTest:
         return False
 
     def _score(self, measured: dict[str, FamilyMatch]) -> float:
-        """Weighted match rate minus what unrelated models give (references' mean, else chance)."""
+        """How related, to rank suspects of one record: what the last family matches beyond what unrelated models do
+        (the references' mean, else chance), and what each family before it matches beyond the highest of them, as a
+        share of what is left; weighted as alpha is.
+
+        A family made to be inherited whole says a lot where it is, and where few of its probes match only whose recipe
+        a model resembles: that does not stand between a student and what it inherits of the last.
+        """
         score = 0.0
         for family in self.manifest.families:
             found = measured.get(family.name)
             if found is None or not found.queries:
                 continue
             rates = [r.families[family.name].matches / family.count for r in self.manifest.references]
-            usual = sum(rates) / len(rates) if rates else 1.0 / self.manifest.outputs
-            score += family.weight * (found.matches / found.queries - usual)
+            rates, rate = rates or [1.0 / self.manifest.outputs], found.matches / found.queries
+            whole = family.name == self.manifest.families[-1].name
+            beyond = max(0.0, rate - max(rates)) / max(1.0 - max(rates), 1e-9)
+            score += family.weight * (rate - sum(rates) / len(rates) if whole else beyond)
         return score
 
     def _calibration(self, tests: Sequence[Test]) -> CalibrationUsed | None:

@@ -12,12 +12,14 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fingerprint.decision.betting import CAREFUL, log_wealth, reaches
+from fingerprint.decision.betting import CAREFUL, NEARNESS, log_wealth, reaches
 from fingerprint.decision.ladder import Rung, climbed, lead, rungs, share_between
 from fingerprint.decision.lineage import LineageTest, Test
 from fingerprint.record import Family, FamilyMatch
 
+Paths = NDArray[np.bool_]  # (R, T) whether each answer matched, in R orders
 ORDERS = 400  # random orders in which a listed copy is asked, to know the power
 COARSENESS = 0.8  # ratio of the levels at which a p-value is looked for
 SMALLEST_P = 1e-12
@@ -49,19 +51,44 @@ class SequentialTest(LineageTest):
         """Whether no further answer is needed."""
         if self.kind is None:
             return False  # nothing can be decided: all answers are shown
-        return self.derived or self._below_copies({})
+        return self.derived or (self._below_copies({}) and not self._may_be_near())
 
     @property
     def derived(self) -> bool:
         """Whether the bet is won."""
         asked = (f for f in self.manifest.families if f.name in self._paths)
         return any(
-            self._rejects_at(f.name, f.count, self._level(f.weight)) and self._near_so_far(f.name) for f in asked
+            self._rejects_at(f.name, f.count, self._level(f.weight)) and self._near_so_far(f.name, f.count)
+            for f in asked
         )
 
-    def _near_so_far(self, name: str) -> bool:
-        path = self._paths[name]
-        return self._near(name, FamilyMatch(matches=sum(path), queries=len(path)))
+    def _near_so_far(self, name: str, count: int) -> bool:
+        near = self._nearness(name, count, self._path(name))
+        return bool(near.size) and bool(near[0, -1])
+
+    def _may_be_near(self) -> bool:
+        """Whether some family stands out already, and its answers don't say yet that it is nearer to the references."""
+        return any(
+            self._rejects_at(f.name, f.count, self._level(f.weight))
+            and not reaches(
+                ~self._path(f.name), f.count, f.count - self._far(f.name, f.count) - 1, self.settings.alpha, CAREFUL
+            )[0]
+            for f in self.manifest.families
+            if f.name in self._paths
+        )
+
+    def _far(self, name: str, count: int) -> int:
+        """The most matches, of all probes, with which a suspect is nearer to the references than to the copies."""
+        return max((m for m in range(count + 1) if m < self.least(name) * count), default=-1)
+
+    def _nearness(self, name: str, count: int, paths: Paths) -> Paths:
+        """(R, T) whether, after each answer of (R, T), it is nearer to the copies than to the references.
+
+        The rate so far is, and a bet against "of all probes no more match than such a model's" is won at `NEARNESS`.
+        """
+        near = paths.cumsum(axis=1) >= self.least(name) * np.arange(1, paths.shape[1] + 1)
+        won = log_wealth(paths, count, self._far(name, count))
+        return np.asarray(near & (np.maximum.accumulate(won, axis=1) >= -math.log(NEARNESS)))
 
     def soonest(self, ahead: Sequence[str]) -> int:
         """How many of the next answers there must be at least before it can be clear: no look before that is of use.
@@ -85,7 +112,7 @@ class SequentialTest(LineageTest):
         """Which of `more` further answers, from 0, is the first with which it can be derived."""
         ladder = self._ladder(family.name, family.count, self._level(family.weight))
         path = np.append(self._path(family.name), np.ones((1, more), np.bool_), axis=1)
-        near = path[0].cumsum() >= self.least(family.name) * np.arange(1, path.shape[1] + 1)
+        near = self._nearness(family.name, family.count, path)[0]
         return _first(near & (lead(path, family.count, ladder)[0] >= 0.0), more)
 
     def _next_below(self, family: Family, more: int) -> int | None:
@@ -126,7 +153,7 @@ class SequentialTest(LineageTest):
     def _level(self, weight: float) -> float:
         return self.settings.alpha * weight
 
-    def _path(self, family: str) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    def _path(self, family: str) -> Paths:
         return np.array([self._paths.get(family, [])], np.bool_).reshape(1, -1)
 
     def _ladder(self, name: str, count: int, level: float) -> tuple[Rung, ...]:
@@ -166,7 +193,7 @@ class SequentialTest(LineageTest):
             share=share,
             p_between=null.tail(found.matches * count / found.queries) if null and found.queries else None,
             p_total=min(p_total, self.settings.alpha) if stands_out else max(p_total, self.settings.alpha * 1.0001),
-            rejects=stands_out and self._near(name, found),
+            rejects=stands_out and self._near_so_far(name, count),
             bound=ladder[0].most / count if ladder else None,
         )
 
@@ -186,7 +213,7 @@ class SequentialTest(LineageTest):
             rng = np.random.default_rng(20_201_012)
             whole = np.arange(count)[None, :].repeat(ORDERS, axis=0) < matches
             orders = rng.permuted(whole, axis=1)[:, : self._asked[name]]
-            near = orders.cumsum(axis=1) >= self.least(name) * np.arange(1, orders.shape[1] + 1)
+            near = self._nearness(name, count, orders)
             won = lead(orders, count, self._ladder(name, count, level)) >= 0.0
             self._powers[key] = float((near & won).any(axis=1).mean())
         return self._powers[key]

@@ -25,6 +25,7 @@ HOPEFUL = {
     "probes": 5.0,
     "staked": 1.0,
 }  # the one named: a free choice could come late
+NEARNESS = 0.1  # level of the bet that it is nearer to the copies than to the references; results of before have none
 RUNGS, RATIO, WIDEST = 3, 3.0, 0.5  # bets, the ratio of their levels between models, and the largest of those
 COARSENESS, SMALLEST = 0.8, 1e-12  # levels at which a p-value is looked for
 TIED = 1e-6  # difference in log10 of the evidence below which two families found as much
@@ -64,12 +65,15 @@ class Stepwise(Lineage):
         self.paths, self.bounds, self.planned = paths, bounds, steps["planned"]
         self.splits, self.bettor = steps["splits"], steps.get("bettor", CAREFUL)
         self.allowed, self.ladder = steps.get("allowed", {}), "bettor" in steps
+        self.nearness = steps.get("nearness")
         self._wealth = {}
 
     def check_splits(self, name):
         """The bettor is a known one, the splits those that the references call for, and the bounds follow from them."""
         if self.ladder and self.bettor != HOPEFUL:
             raise Wrong("%s: the bettor %s is none that this test knows" % (name, self.bettor))
+        if self.nearness not in (None, NEARNESS) or (self.nearness is None and self.nearer > 0.5):
+            raise Wrong("%s: that it is near the copies was bet at %s, which no release did" % (name, self.nearness))
         unplanned = (set(self.paths) | set(self.bounds)) & set(self.families) - set(self.planned)
         if unplanned:
             raise Wrong("%s: probes of %s were asked, and none were planned" % (name, sorted(unplanned)[0]))
@@ -192,7 +196,8 @@ class Stepwise(Lineage):
         while level > SMALLEST and self.rejects(name, level):
             p, level = level, level * COARSENESS
         stands_out, p = self.rejects(name, self.alpha * share), min(1.0, p / share)
-        near = found["matches"] >= self.least(name) * found["queries"] > 0
+        count = self.families[name]["count"]
+        near = found["queries"] > 0 and self.near(self.paths.get(name, []), name, count)[-1:] == [True]
         return [(min(p, self.alpha) if stands_out else max(p, self.alpha * 1.0001), near, stands_out)]
 
     def unclear(self, p):
@@ -248,13 +253,22 @@ class Stepwise(Lineage):
 
     def finds(self, path, family, count, rungs):
         """Whether at some time all bets are won, and as many match as `derived` needs (only with a ladder)."""
-        least, seen = self.least(family) if self.ladder else 0.0, list(accumulate(path))
+        near = self.near(path, family, count) if self.ladder else [True] * len(path)
         won = [accumulate(log_wealth(path, count, most, self.bettor), max) for most, _ in rungs]
         lines = [-math.log(within) for _, within in rungs]
-        for t, wealth in enumerate(zip(*won)):
-            if seen[t] >= least * (t + 1) and all(w >= line for w, line in zip(wealth, lines)):
-                return True
-        return False
+        return any(n and all(w >= line for w, line in zip(wealth, lines)) for n, wealth in zip(near, zip(*won)))
+
+    def near(self, path, family, count):
+        """After each answer, whether it is nearer to the copies than to the references: so many match so far, and a bet
+        against "of all probes no more match than such a model's" was won.
+        """
+        least, seen = self.least(family), list(accumulate(path))
+        near = [hits >= least * (t + 1) for t, hits in enumerate(seen)]
+        if self.nearness is None:
+            return near
+        most = max((m for m in range(count + 1) if m < least * count), default=-1)
+        won = accumulate(log_wealth(path, count, most, self.bettor), max)
+        return [holds and wealth + math.log(self.nearness) >= 0.0 for holds, wealth in zip(near, won)]
 
     def below_copies(self, families):
         """Whether a bet on mismatches tells some family's answers from the weakest listed copy."""

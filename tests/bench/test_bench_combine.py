@@ -13,7 +13,7 @@ from fingerprint.bench.combine import (
     Cohort,
     Evidence,
     Null,
-    beyond_half,
+    beyond_highest,
     combined,
     frequencies,
     inheritance,
@@ -150,13 +150,16 @@ def test_what_stands_out_less_than_a_derivative_would_is_no_candidate(seed: int)
     assert score[REFERENCES + 1] > score[REFERENCES]
 
 
-def test_what_matches_little_in_a_sure_family_counts_for_nothing() -> None:
-    """The first suspect resembles the owner's recipe, the second is a student, the third a copy."""
-    sure, other = World(1, rate=0.05).panel([0.45, 0.05, 0.9]), World(2, rate=0.2).panel([0.2, 0.5, 0.3])
-    score = beyond_half([sure, other], cohort(3))[REFERENCES:]
+def test_what_references_match_of_a_sure_family_counts_for_nothing() -> None:
+    """The first suspect resembles the owner's recipe, as a reference does; then a student and a copy."""
+    sure, other = World(1, rate=0.2).panel([0.1, 0.05, 0.9]), World(2, rate=0.2).panel([0.2, 0.5, 0.3])
+    score, rate = beyond_highest([sure, other], cohort(3))[REFERENCES:], other.matches.mean(axis=1)[REFERENCES:]
     assert score[2] > score[1] > score[0]
-    assert score[:2] == pytest.approx(other.matches.mean(axis=1)[REFERENCES : REFERENCES + 2])
-    assert beyond_half([other], cohort(3)) == pytest.approx(other.matches.mean(axis=1))
+    highest = sure.matches.mean(axis=1)[:REFERENCES].max()
+    gained = np.maximum(sure.matches.mean(axis=1)[REFERENCES:] - highest, 0.0) / (1.0 - highest)
+    assert gained[2] > 0.5 and gained[1] == 0.0
+    assert score == pytest.approx(rate + gained)
+    assert beyond_highest([other], cohort(3))[REFERENCES:] == pytest.approx(rate)
 
 
 def test_a_suspects_author_does_not_choose_its_references() -> None:

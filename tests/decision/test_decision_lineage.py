@@ -418,6 +418,24 @@ def test_score_grows_with_the_match(matches: int) -> None:
     assert less.score == pytest.approx(matches / 100 - usual)
 
 
+def test_score_ranks_a_student_above_a_stranger_of_the_recipe_and_a_copy_above_both() -> None:
+    """Of the first family counts what no reference matches: a stranger that matches some of it is no student."""
+    record = manifest(
+        families={"a": 0.5, "b": 0.5}, references=references([{"a": 30, "b": 10}, {"a": 5, "b": 20}], 100)
+    )
+    test = LineageTest(record, Settings(0.01))
+
+    def score(first: int, second: int) -> float:
+        return test.decide({"a": match(first, 100), "b": match(second, 100)}, 200).score
+
+    stranger, student, copy, faint = score(30, 15), score(8, 35), score(90, 90), score(0, 15)
+    assert stranger == faint == pytest.approx(0.0)  # 15 is what references match of the second family
+    assert stranger < student < copy
+    assert copy == pytest.approx(0.5 * (0.6 / 0.7) + 0.5 * (0.9 - 0.15))
+    everything = manifest(families={"a": 0.5, "b": 0.5}, references=references([{"a": 100, "b": 10}], 100))
+    assert LineageTest(everything, Settings()).decide({"a": match(100, 100)}, 100).score == 0.0
+
+
 def test_score_without_references_is_above_chance() -> None:
     verdict = LineageTest(manifest(), Settings()).decide(one(50), 100)
     assert verdict.score == pytest.approx(0.5 - 1 / 6)

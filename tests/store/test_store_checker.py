@@ -109,6 +109,8 @@ def test_step_by_step(made: Made, world: World, tmp_path: Path, capsys: pytest.C
                 lambda row: row["workings"]["steps"]["bettor"].update(matches=4.99),
                 "none that this test knows",
             ),
+            "nearness": (lambda row: row["workings"]["steps"].update(nearness=0.9), "which no release did"),
+            "no nearness": (lambda row: row["workings"]["steps"].pop("nearness"), "which no release did"),
             "another bettor": (lambda row: row["workings"]["steps"].pop("bettor"), "made:suspect:"),
             "rung": (lambda row: rungs(row, 2), "bound on the"),
             "fewer rungs": (lambda row: rungs(row, None), "bound on the"),
@@ -141,7 +143,7 @@ def test_step_by_step_by_a_fitted_tail(
             "evidence": (lambda row: row["verdict"]["evidence"][-1].__setitem__(1, 4.0), "stated as 4.0000"),
             "bound": (lambda row: row["verdict"]["families"][0].update(bound=0.1), "the bound on the matches"),
             "lineage": (verdict(lineage="inconclusive"), "said inconclusive"),
-            "p": (verdict(total_p=0.001), "total p"),
+            "p": (verdict(total_p=0.04), "total p"),
         },
     )
 

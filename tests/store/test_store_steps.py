@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from made_records import manifest, match, references
 
-from fingerprint.decision.betting import HOPEFUL
+from fingerprint.decision.betting import HOPEFUL, NEARNESS
 from fingerprint.decision.lineage import Asked, LineageTest, Settings
 from fingerprint.decision.sequential import SequentialTest
 from fingerprint.record import Copy, FamilyMatch, Manifest
@@ -69,7 +69,8 @@ def judged(
     found = replace(
         test.decide({n: match(hits[n], asked[n]) for n in names if asked[n]}, used), evidence=test.evidence()
     )
-    steps = {"planned": planned, "splits": test.splits(), "allowed": test.allowed(), "bettor": asdict(HOPEFUL)}
+    steps = {"planned": planned, "splits": test.splits(), "allowed": test.allowed()}
+    steps |= {"bettor": asdict(HOPEFUL), "nearness": NEARNESS}
     probes = {"family": [names.index(n) for n, _ in taken], "matches": [int(hit) for _, hit in taken]}
     workings = {"alpha": alpha / tests, "tests": tests, "steps": steps, "probes": probes}
     row = {"verdict": asdict(found), "workings": workings, "fingerprint": {"id": "f"}, "suspect": {"path": "s"}}
