@@ -1,7 +1,8 @@
 """Work that a worker does while nobody has asked it anything yet: the first batches, and the search for their size.
 
-A suspect that was opened ahead waits for the verifier to read its records. The inputs are blank: nothing is learned of
-its answers, and what goes wrong will go wrong again when it is asked.
+A suspect that was opened ahead waits for the verifier to read its records. The inputs are noise: nothing is learned of
+its answers, and what goes wrong will go wrong again when it is asked. They differ, so that a file whose batch is
+resized shows whether it mixes the images of a batch (`runtimes.resizing`).
 """
 
 from __future__ import annotations
@@ -21,15 +22,18 @@ _WORTH_S = 0.1  # a model that answers all those inputs faster gains nothing, an
 
 
 def warm_up(loaded: LoadedModel, tuner: BatchTuner, wanted: Callable[[], bool]) -> None:
-    """Run blank batches until the batch size is settled or a request is there (`wanted`)."""
+    """Run batches of noise until the batch size is settled or a request is there (`wanted`)."""
     shape, dtype = loaded.signature.shape, np.dtype(loaded.signature.dtype)
     sizes = [size for size in shape[1:] if size]
     if len(sizes) != 3 or len(shape) != 4:
         return
+    rng = np.random.default_rng(0)
     search, asked = tuner.search(loaded, math.prod(sizes) * dtype.itemsize), 0
     while asked + search.size <= _MOST_INPUTS and not (asked and search.settled) and not wanted():
-        count, started = search.size, time.perf_counter()
-        loaded.predict(np.ones((count, *sizes), dtype))
+        count = search.size
+        batch = (rng.random((count, *sizes), np.float32) * (1 if dtype.kind == "f" else 127)).astype(dtype)
+        started = time.perf_counter()
+        loaded.predict(batch)
         spent = time.perf_counter() - started
         search.record(count, spent)
         asked += count

@@ -1,7 +1,8 @@
 """Files that were converted for one batch size, and may bear others.
 
 A file can be resized without an error and still mix the images of a batch (a slice that ends at 1 is broadcast to the
-others), so the first resized answer is compared with an answer of the file's own size.
+others), so the first resized answer is compared with an answer of the file's own size. Inputs that get one answer, as
+blank ones do, prove nothing.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class ResizingModel(LoadedModel):
             witness = self._run(next(pieces(batch[-1:], own)))[:1]
             answer = self._run(batch)
             if len(answer) == len(batch) and self._agree(answer[-1:], witness):
-                self._proven = True
+                self._proven = not self._agree(answer, np.repeat(witness, len(answer), axis=0))
                 return answer
         except UnsupportedModel:
             pass

@@ -19,6 +19,7 @@ from fingerprint.engine.warming import warm_up
 from fingerprint.errors import SpecError
 from fingerprint.model import InputSpec, Signature
 from fingerprint.runtimes.interface import LoadedModel
+from fingerprint.runtimes.resizing import ResizingModel
 
 COST = 2e-3  # seconds of any batch, so that larger ones pay
 
@@ -74,6 +75,37 @@ def test_a_fixed_batch_is_run_once() -> None:
     model = Fake((8, 2, 2, 1))
     warm_up(model, BatchTuner(), lambda: False)
     assert model.sizes == [8]
+
+
+class Mixing(ResizingModel):
+    """Made for one image: a larger batch gets the first one's answer throughout, as by a slice that ends at 1."""
+
+    own_batch = 1
+
+    def __init__(self) -> None:
+        self.signature = Signature((None, 2, 2, 1), "float32")
+        self.sizes: list[int] = []
+
+    def _run(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
+        self.sizes.append(len(batch))
+        return np.repeat(batch[:1].reshape(1, 4).astype(np.float32), len(batch), axis=0)
+
+    def _give_up_resizing(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("blank", [False, True])
+def test_it_proves_nothing_that_is_not_so(monkeypatch: pytest.MonkeyPatch, blank: bool) -> None:
+    """Blank images get one answer whether or not a file mixes them; the next ones must be looked at."""
+    monkeypatch.setattr(warming, "_WORTH_S", 0.0)
+    monkeypatch.setattr(warming, "_MOST_S", 1e6)
+    model, images = Mixing(), np.random.default_rng(1).random((5, 2, 2, 1), np.float32)
+    if blank:
+        model.predict(np.ones((6, 2, 2, 1), np.float32))
+    else:
+        warm_up(model, BatchTuner(), lambda: False)
+    assert max(model.sizes) > 1
+    assert (model.predict(images) == images.reshape(5, 4)).all()
 
 
 @pytest.fixture
