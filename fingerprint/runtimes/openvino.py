@@ -31,6 +31,8 @@ _DTYPES = {
     "i32": "int32",
     "i64": "int64",
 }
+# What its binding raises; a message that holds bytes of a damaged file may not even be text (UnicodeDecodeError).
+_BROKEN = (RuntimeError, ValueError)
 _SETTINGS = {
     "INFERENCE_PRECISION_HINT": "f32",  # its own choice is bfloat16 where the processor has that
     "PERFORMANCE_HINT": "LATENCY",  # one request at a time, on all threads
@@ -59,7 +61,7 @@ class OpenVinoModel(ResizingModel):
     def _read(self) -> openvino.Model:
         try:
             return self._core.read_model(str(self._path), str(weights_of(self._path)))
-        except RuntimeError as error:
+        except _BROKEN as error:
             text = one_line(error)
             if "opset" in text or "Cannot create" in text:
                 raise UnsupportedModel(f"OpenVINO does not execute it: {text}") from error
@@ -70,7 +72,7 @@ class OpenVinoModel(ResizingModel):
         settings = {**_SETTINGS, "INFERENCE_NUM_THREADS": self._threads} if self._threads else _SETTINGS
         try:
             self._request = self._core.compile_model(network, "CPU", settings).create_infer_request()
-        except RuntimeError as error:
+        except _BROKEN as error:
             if attempt:
                 return False
             raise UnsupportedModel(f"OpenVINO can't compile it: {one_line(error)}") from error
@@ -79,7 +81,7 @@ class OpenVinoModel(ResizingModel):
     def _run(self, batch: NDArray[np.generic]) -> Floats:
         try:
             answers = self._request.infer([batch], share_inputs=True, share_outputs=True)
-        except (RuntimeError, ValueError) as error:
+        except _BROKEN as error:
             raise UnsupportedModel(f"it can't answer a batch of shape {batch.shape}: {one_line(error)}") from error
         return np.array(answers[0], np.float32)  # a copy: the request answers into the same memory
 
@@ -118,7 +120,7 @@ class OpenVinoRuntime(Runtime):
             network = _package().Core().read_model(str(path), str(weights_of(path)))
             found = [(op.get_friendly_name(), op) for op in network.get_ops() if op.get_type_name() == "Constant"]
             return {name: np.array(op.get_data()) for name, op in found}
-        except RuntimeError as error:
+        except _BROKEN as error:
             raise UnreadableModel(f"OpenVINO can't read it: {one_line(error)}") from error
 
 
@@ -165,6 +167,6 @@ def _open_batch(network: openvino.Model) -> bool:
     shape[0] = _package().Dimension(-1)
     try:
         network.reshape(shape)
-    except RuntimeError:
+    except _BROKEN:
         return False
     return True

@@ -96,6 +96,20 @@ def test_truncated(plain: Path, tmp_path: Path, part: str, cut: int) -> None:
     assert isinstance(caught.value, UnreadableModel) and caught.value.message.isprintable()
 
 
+def test_an_error_that_is_no_text(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO quotes what it could not parse, and its binding can't decode that."""
+    import openvino
+
+    def broken(*_: object) -> object:
+        return b"\xff".decode()
+
+    monkeypatch.setattr(openvino.Core, "read_model", broken)
+    with pytest.raises(UnreadableModel, match="can't decode"):
+        load(plain)
+    with pytest.raises(UnreadableModel, match="can't decode"):
+        RUNTIME.weights(plain, "openvino")
+
+
 def test_nothing_is_reported_to_its_maker() -> None:
     code = (
         "import sys; from fingerprint.runtimes.openvino import OpenVinoRuntime; OpenVinoRuntime().preload();"
