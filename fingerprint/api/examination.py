@@ -135,9 +135,9 @@ class Examination:
         return decided
 
     def _weighed(self, index: int, result: Result, session: object) -> Result:
-        """With what the weights say, where that was asked for or integrity is judged."""
+        """With what the weights say, where that was asked for or the record judges integrity."""
         fingerprint, verdict = self.verifier.fingerprints[index], result.verdict
-        if verdict is None or not (self.options.weights or verdict.integrity_evidence is not None):
+        if verdict is None or not (self.options.weights or fingerprint.manifest.trials):
             return result
         from fingerprint.api.weights import weighed
 

@@ -93,8 +93,8 @@ class Verdict:
     correction. corrected_p: total (between models and within the fingerprint), valid for multiple testing. score:
     higher = more related, comparable within one fingerprint only. match_rate: share of probes with the owner's label.
     integrity_evidence, attribution: of a derived suspect, where the record has what it takes. weights: what its weights
-    share with the owner's, where both files were open; lineage never rests on it. contrast: the contrastive alarm,
-    which decides nothing. direction_evidence: where the suspect came with a timestamp.
+    share with the owner's, where both files were open; they can take back `unrelated` and `intact`, and nothing else.
+    contrast: the contrastive alarm, which decides nothing. direction_evidence: where the suspect came with a timestamp.
     """
 
     lineage: Lineage

@@ -1,7 +1,8 @@
 """What two models' weights have in common, where both files are open: from their summaries (`runtimes.sketch`).
 
-Said beside a verdict, as a statement of its own: weights never decide lineage. `weight_pairs` says what the p-value
-is. It does not exclude two networks that began at one public base, or from one seed of one script.
+Said beside a verdict, as a statement of its own: weights accuse nobody (`api.weights` says what they take back).
+`weight_pairs` says what the p-value is. It does not exclude two networks that began at one public base, or from one
+seed of one script.
 """
 
 from __future__ import annotations

@@ -195,6 +195,7 @@ def test_a_stranger_and_the_released_file(world: World, pool: WorkerPool, sealed
     stranger = judge(world, pool, sealed, "stranger.onnx")
     assert stranger.lineage != "derived"
     assert (stranger.integrity, stranger.integrity_evidence, stranger.attribution) == ("unknown", None, None)
+    assert stranger.weights is not None  # compared without being asked to, whatever the answers say
     assert judge(world, pool, sealed, "owner.pt2").integrity == "intact"
 
 

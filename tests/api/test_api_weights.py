@@ -16,7 +16,9 @@ from torch import nn
 
 from fingerprint.api.verify import VerifyOptions, verify
 from fingerprint.api.weights import weighed
+from fingerprint.decision.integrity import IntegrityEvidence
 from fingerprint.decision.verdict import Verdict
+from fingerprint.engine.sealed import SealedFile
 from fingerprint.engine.session import WorkerPool
 from fingerprint.errors import UnreadableModel
 from fingerprint.record import Fingerprint, Payload
@@ -137,19 +139,76 @@ def test_a_stranger_is_unlike_and_stays_what_its_answers_made_it(
     assert (found.integrity, found.attribution) == ("unknown", None)
 
 
-def test_weights_never_decide_lineage(world: World, pool: WorkerPool, record: Fingerprint) -> None:
+class Sketched:
+    """An open suspect with some weights."""
+
+    def __init__(self, sketch: WeightSketch) -> None:
+        self.sketch = sketch
+
+    def weight_sketch(self) -> WeightSketch:
+        return self.sketch
+
+
+def owners(record: Fingerprint) -> Sketched:
+    assert record.payload.weight_sketch is not None
+    return Sketched(WeightSketch.from_bytes(record.payload.weight_sketch.tobytes()))
+
+
+def test_weights_accuse_nobody(world: World, pool: WorkerPool, record: Fingerprint) -> None:
     (result,) = verify([world.folder / "stranger.onnx"], [record], VerifyOptions(), pool=pool)
-
-    class Liar:
-        def weight_sketch(self) -> WeightSketch:
-            assert record.payload.weight_sketch is not None
-            return WeightSketch.from_bytes(record.payload.weight_sketch.tobytes())
-
-    found = weighed(result, record, Liar()).verdict
-    assert found is not None
     assert result.verdict is not None
+    for lineage in ("unrelated", "inconclusive"):
+        given = replace(result, verdict=replace(result.verdict, lineage=lineage))
+        found = weighed(given, record, owners(record)).verdict
+        assert found is not None
+        assert found.weights is not None
+        assert (found.weights.relation, found.lineage, found.integrity) == ("identical", "inconclusive", "unknown")
+    assert (found.total_p, found.score) == (result.verdict.total_p, result.verdict.score)
+
+
+def test_the_owners_weights_are_not_unrelated(world: World, pool: WorkerPool, record: Fingerprint) -> None:
+    """Another head changes what it answers, and the layers below are bit for bit the owner's."""
+    (result,) = verify([world.folder / "stranger.onnx"], [record], VerifyOptions(), pool=pool)
+    assert result.verdict is not None
+    given = replace(result, verdict=replace(result.verdict, lineage="unrelated"))
+    generator = torch.Generator().manual_seed(2)
+    head = edited(world.net, lambda n, w: torch.randn(w.shape, generator=generator) if n == 3 else w)
+    with SealedFile.of(world.folder / written(world, head, "w-new-head.onnx")) as sealed, pool.open(sealed) as session:
+        found = weighed(given, record, session).verdict
+    assert found is not None
     assert found.weights is not None
-    assert (found.weights.relation, found.lineage, found.integrity) == ("identical", result.verdict.lineage, "unknown")
+    assert (found.weights.relation, found.lineage) == ("changed in part", "inconclusive")
+    assert "weights come from the owner's" in found.reason
+    with SealedFile.of(world.folder / "stranger.onnx") as sealed, pool.open(sealed) as session:
+        other = weighed(given, record, session).verdict
+    assert other is not None
+    assert other.lineage == "unrelated"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "integrity"),
+    [((), "unknown"), (("prune:magnitude:0.5",), "unknown"), (("retrain",), "intact"), (("circulant:4",), "intact")],
+)
+def test_changed_weights_are_not_intact(
+    world: World, pool: WorkerPool, record: Fingerprint, allowed: tuple[str, ...], integrity: str
+) -> None:
+    """Of the probes none may see a small change; the weights show it."""
+    (result,) = verify([world.folder / "softmax.onnx"], [record], VerifyOptions(), pool=pool)
+    assert result.verdict is not None
+    evidence = IntegrityEvidence("labels", 0.0, 1.0, 1.0, None, 0.01, 138, 40, 0, "", allowed)
+    given = replace(result, verdict=replace(result.verdict, integrity="intact", integrity_evidence=evidence))
+    generator = torch.Generator().manual_seed(3)
+    noise = edited(world.net, lambda _, w: w + 0.02 * w.std() * torch.randn(w.shape, generator=generator))
+    with SealedFile.of(world.folder / written(world, noise, "w-noise.onnx")) as sealed, pool.open(sealed) as session:
+        found = weighed(given, record, session).verdict
+    assert found is not None
+    assert found.weights is not None
+    assert (found.weights.relation, found.lineage, found.integrity) == ("changed", "derived", integrity)
+    rounds = edited(world.net, rounded)
+    with SealedFile.of(world.folder / written(world, rounds, "w-rounded.onnx")) as sealed, pool.open(sealed) as session:
+        compressed = weighed(given, record, session).verdict
+    assert compressed is not None
+    assert compressed.integrity == "intact"
 
 
 def test_no_weights_no_statement(world: World, pool: WorkerPool, record: Fingerprint) -> None:

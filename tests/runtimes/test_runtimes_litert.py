@@ -37,6 +37,40 @@ def test_any_batch_answers_like_the_network(name: str) -> None:
         np.testing.assert_allclose(np.concatenate(parts), answers_of(name), atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["tiny_single", "tiny_mixing"])
+def test_blank_images_prove_no_batch(name: str) -> None:
+    loaded = load(name)
+    loaded.predict(np.ones_like(BATCH))
+    np.testing.assert_allclose(loaded.predict(BATCH), answers_of(name), atol=1e-4)
+
+
+def test_weights_behind_the_flatbuffer_are_read(tmp_path: Path) -> None:
+    """Where converters put those of quantized and of large files."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf((FIXTURES / "tiny_float.tflite").read_bytes())
+    parts = {i: bytes(b.data) for i, b in enumerate(model.buffers) if b.data is not None}
+    assert parts
+
+    def packed(start: int) -> bytes:
+        for i, part in parts.items():
+            buffer = model.buffers[i]
+            buffer.data, buffer.offset, buffer.size, start = None, start, len(part), start + len(part)
+        builder = flatbuffers.Builder()
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    out = tmp_path / "behind.tflite"
+    out.write_bytes(packed(len(packed(2**20))) + b"".join(parts.values()))
+    expected, found = (RUNTIME.weights(path, "tflite") for path in (FIXTURES / "tiny_float.tflite", out))
+    assert expected
+    assert found.keys() == expected.keys()
+    assert all((found[name] == value).all() for name, value in expected.items())
+    out.write_bytes(out.read_bytes()[: -sum(map(len, parts.values()))])
+    assert RUNTIME.weights(out, "tflite").keys() < expected.keys()  # cut off, and the file still opens
+
+
 def test_who_bears_a_batch() -> None:
     for name, bears in (("tiny_float", True), ("tiny_single", False), ("tiny_mixing", False)):
         loaded = load(name)

@@ -22,7 +22,7 @@ from store_helpers import World
 from fingerprint.api.workings import copies_document
 from fingerprint.decision.integrity import IntegrityTest, Trials
 from store.checker import compression, integrity, tails
-from store.checker.reading import read_pack
+from store.checker.reading import Wrong, read_pack
 
 
 @pytest.fixture(scope="module")
@@ -409,6 +409,14 @@ def test_integrity_is_the_tools_on_the_copies_that_create_makes(share: float) ->
             stated = json.loads(json.dumps({"integrity": said, "integrity_evidence": asdict(evidence)}))
             integrity.compare(mine, stated | {"lineage": "derived", "match_rate": 0.9}, "s")
             assert mine.integrity == said
+            for relation in ("changed", "compressed"):  # weights may take `intact` back, and nothing else
+                doubted = stated | {"integrity": "unknown", "lineage": "derived", "match_rate": 0.9}
+                doubted["weights"] = {"relation": relation, "complete": False}
+                if said == "unknown" or (said, relation) == ("intact", "changed"):
+                    integrity.compare(mine, doubted, "s")
+                else:
+                    with pytest.raises(Wrong, match="its integrity is"):
+                        integrity.compare(mine, doubted, "s")
 
 
 @pytest.mark.parametrize(
