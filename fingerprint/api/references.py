@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,15 +13,17 @@ from fingerprint.api.answers import Draw, compare
 from fingerprint.api.reduced import MOST_ORDER_BYTES, order_of
 from fingerprint.data import CleanImages
 from fingerprint.decision.statistics import align
+from fingerprint.decision.weights import compare as compare_weights
 from fingerprint.engine.sealed import SealedFile
 from fingerprint.engine.session import SuspectSession, WorkerPool
 from fingerprint.engine.settle import candidates, settle
 from fingerprint.errors import CalibrationError, FingerprintError, ModelError, SpecError, UsageError, WorkerError
 from fingerprint.model import InputSpec
 from fingerprint.progress import Progress
-from fingerprint.record import Family, Fingerprint, Payload, Reference
+from fingerprint.record import Family, FamilyMatch, Fingerprint, Payload, Reference
 from fingerprint.runtimes.formats import Format, sniff
 from fingerprint.runtimes.parts import main_file
+from fingerprint.runtimes.sketch import WeightSketch
 from fingerprint.spec import find_spec
 
 _OTHERS = (Format.ZIP, Format.NPZ, Format.ARCHIVE, Format.APK, Format.IPA, Format.SHARED_LIBRARY)  # no one model
@@ -67,12 +69,13 @@ class ReferenceMeter:
         self.families, self.payload, self.like = families, payload, like
         self.forbidden = set(forbidden) - {""}
         self.pool, self.allow_code, self.factory = pool, allow_code, factory
+        self.doubts: list[str] = []  # of references that look related, for a person to judge
 
     def measure(self, path: Path) -> tuple[Reference, NDArray[np.uint16]]:
         """One reference's answers, and for each probe the classes in its order (N, K).
 
         Raises:
-            CalibrationError: it is the owner's own, or it can't be asked (named).
+            CalibrationError: it is the owner's own, if only converted or compressed, or it can't be asked (named).
         """
         try:
             with SealedFile.of(path) as sealed:
@@ -83,15 +86,38 @@ class ReferenceMeter:
                         raise CalibrationError(f"the reference {path} holds the owner's own weights", remedy=_REMEDY)
                     spec = self._spec(path, session)
                     outputs = session.predict(self.payload.probes, spec)
+                    self._weigh(path, session)
                 everything = Draw(np.arange(len(self.payload.probes)))
                 found = compare(self.families, self.payload, everything, outputs, spec.class_offset)
                 classes = self.payload.responses.shape[1]
+                self._doubt(path, found)
                 order = order_of(align(outputs, spec.class_offset, classes), classes)
                 return Reference(sha256=sealed.sha256, author=spec.author, families=found), order
         except (ModelError, WorkerError, SpecError) as error:
             raise CalibrationError(
                 f"the reference {path} can't be used: {error.message}", remedy=error.remedy or "Leave it out."
             ) from error
+
+    def _weigh(self, path: Path, session: SuspectSession) -> None:
+        """Refuse the owner's weights in whatever container, rounded and pruned ones too; tell where they were tuned."""
+        if self.payload.weight_sketch is None:
+            return
+        try:
+            theirs = session.weight_sketch()
+        except FingerprintError:  # nothing can be compared
+            return
+        owner = WeightSketch.from_bytes(self.payload.weight_sketch.tobytes())
+        relation = compare_weights(owner, theirs, self.payload.responses.shape[1]).relation
+        if relation in _OWNERS:
+            raise CalibrationError(f"the reference {path} holds the owner's own weights, {relation}", remedy=_REMEDY)
+        if relation in _TUNED:
+            self.doubts.append(f"The weights of the reference {path} come from the owner's, and were changed. {_JUDGE}")
+
+    def _doubt(self, path: Path, found: Mapping[str, FamilyMatch]) -> None:
+        """Note a reference that answers as copies do. It stays: whoever left it out for that would bias the error."""
+        rate = match_rate(found, self.families)
+        if rate >= _COPYLIKE:
+            self.doubts.append(f"The reference {path} gives the owner's label on {rate:.0%} of the probes. {_JUDGE}")
 
     def _spec(self, path: Path, session: SuspectSession) -> InputSpec:
         found = find_spec(path, None)
@@ -116,6 +142,16 @@ class ReferenceMeter:
         return settled.settings[0].spec
 
 
+def match_rate(found: Mapping[str, FamilyMatch], families: Sequence[Family]) -> float:
+    """Share of the lineage probes with the owner's label."""
+    of = [found[f.name] for f in families if f.role == "lineage"]
+    return sum(m.matches for m in of) / max(1, sum(m.queries for m in of))
+
+
+_OWNERS = ("identical", "renamed", "reordered", "re-encoded", "compressed")  # relations of weights
+_TUNED = ("changed in part", "changed")
+_COPYLIKE = 0.9  # match rate of compressed copies, and rarely of strangers
+_JUDGE = "If it was derived from your model, it is no reference: take it out. If you know that it was not, it stays."
 _REMEDY = "References must be unrelated models; take it out of --reference."
 
 
@@ -148,6 +184,8 @@ def measure_references(
             progress.note(f"The reference {path} is a copy of another and counts once.")
         found.setdefault(reference.sha256, (reference, order if kept else None))
         progress.step("references", done, len(listed))
+    for doubt in meter.doubts:
+        progress.note(doubt)
     unstated = sum(reference.author is None for reference, _ in found.values())
     if unstated:
         progress.note(

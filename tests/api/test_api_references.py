@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -83,6 +84,36 @@ def test_the_owners_weights_in_another_container_are_refused(
         meter.measure(path)
 
 
+def test_a_compressed_copy_of_the_owner_is_refused(world: World, meter: ReferenceMeter) -> None:
+    with pytest.raises(CalibrationError, match=r"pruned\.onnx holds the owner's own weights, compressed") as caught:
+        meter.measure(world.pruned_onnx)
+    assert "unrelated" in caught.value.remedy
+
+
+def test_what_looks_related_is_told_and_stays(
+    world: World, record: Fingerprint, pool: WorkerPool, tmp_path: Path
+) -> None:
+    """A tuned copy, or kin: only a person knows. A model that was left out for how it matches would bias the error."""
+    import torch
+
+    net = copy.deepcopy(world.net)
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.add_(0.01 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+    kin, notes = make.sidecar(make.save_onnx(net, tmp_path / "kin.onnx"), "kin"), Notes()
+    manifest = record.manifest
+    found, _ = measure_references(
+        [kin, world.stranger_onnx], manifest.families, record.payload, manifest.input_spec.to_input_spec(), (), pool,
+        progress=notes,
+    )  # fmt: skip
+    assert [r.author for r in found] == ["kin", "stranger"]
+    told = [note for note in notes.notes if "was derived from your model" in note]
+    assert len(told) == 2
+    assert all("kin.onnx" in note for note in told)
+    assert "were changed" in told[0]
+    assert "of the probes" in told[1]
+
+
 @pytest.mark.parametrize("name", ["owner.safetensors", "owner.pth"])
 def test_the_owners_weights_as_a_state_dict_are_refused(
     name: str, world: World, record: Fingerprint, pool: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -117,7 +148,8 @@ def test_formats_with_code_are_references_too(
 # -- measuring -------------------------------------------------------------------------------------------------------
 
 
-def test_a_reference_is_measured_on_all_probes(world: World, record: Fingerprint, meter: ReferenceMeter) -> None:
+def test_a_reference_is_measured_on_all_probes(world: World, record: Fingerprint, pool: WorkerPool) -> None:
+    meter = _meter(replace(record, payload=replace(record.payload, weight_sketch=None)), pool)
     found, order = meter.measure(
         world.pruned_onnx
     )  # related, in truth: so it shows that the right answers are compared
