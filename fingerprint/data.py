@@ -17,6 +17,7 @@ from fingerprint.errors import DataError
 from fingerprint.limits import DEFAULT
 from fingerprint.model import Images
 
+_REMEDY = "--data takes a folder or zip of images, or an .npz."
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 
 
@@ -51,6 +52,18 @@ class _Entry:
     path: Path | None  # None: inside the zip
 
 
+def look_for_images(path: Path) -> None:
+    """Look whether images may be there, without reading them: nobody must learn of a typing error only where it counts.
+
+    Raises:
+        DataError: nothing is there, or it is no folder, zip or .npz.
+    """
+    if not path.exists():
+        raise DataError(f"{path} does not exist", remedy=_REMEDY)
+    if not path.is_dir() and path.suffix != ".npz" and not zipfile.is_zipfile(path):
+        raise DataError(f"{path} can't be read as images: it is no folder, zip or .npz", remedy=_REMEDY)
+
+
 def load_images(path: Path, shape: tuple[int, int, int], classes: int | None, limit: int | None = None) -> CleanImages:
     """Read clean images, resized to `shape` (H, W, C).
 
@@ -60,8 +73,7 @@ def load_images(path: Path, shape: tuple[int, int, int], classes: int | None, li
     Raises:
         DataError: nothing usable there, a damaged image (named), or more than the limits allow.
     """
-    if not path.exists():
-        raise DataError(f"{path} does not exist", remedy="--data takes a folder or zip of images, or an .npz.")
+    look_for_images(path)
     if path.suffix == ".npz":
         return _from_npz(path, shape, classes, limit)
     if path.is_dir():
@@ -74,9 +86,7 @@ def load_images(path: Path, shape: tuple[int, int, int], classes: int | None, li
             entries = [_Entry(n, None) for n in names if PurePosixPath(n).suffix.lower() in SUFFIXES]
             return _decode(path, entries, archive, shape, classes, limit)
     except (zipfile.BadZipFile, OSError, NotImplementedError, EOFError) as error:
-        raise DataError(
-            f"{path} can't be read as images: {error}", remedy="--data takes a folder or zip of images, or an .npz."
-        ) from error
+        raise DataError(f"{path} can't be read as images: {error}", remedy=_REMEDY) from error
 
 
 def _decode(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fingerprint.api.references import calibrate
-from fingerprint.data import CleanImages, load_images
+from fingerprint.data import CleanImages, load_images, look_for_images
 from fingerprint.errors import CalibrationError, DataError, UsageError
 from fingerprint.limits import DEFAULT
 from fingerprint.progress import Progress
@@ -41,6 +41,14 @@ def recalibrate(fingerprint: Fingerprint, more: More, *, progress: Progress) -> 
         UsageError, CalibrationError, DataError: nothing to add, or it can't be used (named).
     """
     made = fingerprint
+    if more.data is not None:
+        used = more.make_references or more.control_sets or more.ancestors
+        if not used and (more.references or more.judged):
+            raise UsageError(
+                "images are of no use for references that are given",
+                remedy="--data goes with --make-references, --control-set or --ancestor.",
+            )
+        look_for_images(more.data)
     opening = {"allow_code": more.allow_code, "factory": more.factory}
     if more.references:
         made = calibrate(made, more.references, progress=progress, **opening)  # type: ignore[arg-type]
@@ -65,7 +73,7 @@ def recalibrate(fingerprint: Fingerprint, more: More, *, progress: Progress) -> 
     if made is fingerprint:
         raise UsageError(
             "there is nothing to calibrate with",
-            remedy="Give --reference, --from-run, --make-references, --controls or --ancestor.",
+            remedy="Give --reference, --from-run, --make-references, --control-set or --ancestor.",
         )
     manifest = made.manifest.model_copy(update={"previous": fingerprint.id, "tensors": None})
     made = replace(made, manifest=manifest, id=None)

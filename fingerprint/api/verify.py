@@ -18,6 +18,7 @@ from fingerprint.api.examination import EXPECTED, Examination, undecided_by
 from fingerprint.api.reduced import reduced
 from fingerprint.api.results import Result
 from fingerprint.api.subjects import Place, ahead, file_at, subject_of
+from fingerprint.data import look_for_images
 from fingerprint.decision.lineage import Asked, LineageTest, Settings
 from fingerprint.engine.labels import LabelMap
 from fingerprint.engine.session import WorkerPool
@@ -76,6 +77,8 @@ class VerifyOptions:
             raise UsageError(f"repeat is {self.repeat}; every input is sent at least once")
         if not 0.0 <= self.cover <= 100.0 or not 0 <= self.jitter <= 8:
             raise UsageError(f"cover {self.cover} and jitter {self.jitter}; 0 to 100 and 0 to 8 are possible")
+        if self.data is not None:
+            look_for_images(self.data)
         if self.calibration not in get_args(Asked):
             raise UsageError(
                 f"calibration {self.calibration!r} is unknown", remedy="One of " + ", ".join(get_args(Asked))

@@ -157,7 +157,7 @@ def test_probes_that_recognise_everybody_fail(
             r.model_copy(update={"sha256": f"{i:064x}", "author": f"nobody {i}", "families": low})
             for i, r in enumerate(plain.manifest.references)
         )
-    payload = replace(plain.payload, reference_orders=None)
+    payload = replace(plain.payload, reference_orders=None, weight_sketch=None)  # else they are known for copies
     false = replace(plain, manifest=plain.manifest.model_copy(update={"references": references}), payload=payload)
     found = challenge(false, [tmp_path], ChallengeOptions(0.01))
     assert found.outcome == "failed", (found.reason, found.models)
@@ -201,6 +201,11 @@ def test_made_references(world: World, plain: Fingerprint) -> None:
         recalibrate(plain, More(make_references=2), progress=told)
     with pytest.raises(UsageError, match="nothing to calibrate with"):
         recalibrate(plain, More(), progress=told)
+    with pytest.raises(UsageError, match="of no use") as caught:
+        recalibrate(plain, More([world.stranger_onnx], data=world.data_npz), progress=told)
+    assert "--control-set" in caught.value.remedy
+    with pytest.raises(DataError, match="does not exist"):
+        recalibrate(plain, More(make_references=2, data=world.folder / "absent"), progress=told)
 
 
 def row(path: Path, lineage: str | None) -> dict[str, object]:

@@ -197,6 +197,16 @@ def test_data_of_the_verifier_settles_it_too(
         run(blind, pool, world.bare_onnx, data=tmp_path)
 
 
+def test_data_that_is_not_there_is_an_error_at_once(world: World, tmp_path: Path) -> None:
+    """A suspect with a sidecar would never look at it, and the caller would think that it was used."""
+    with pytest.raises(DataError, match="does not exist"):
+        VerifyOptions(data=tmp_path / "absent")
+    with pytest.raises(DataError, match=r"can't be read as images") as caught:
+        VerifyOptions(data=world.bare_onnx)
+    assert "zip" in caught.value.remedy
+    assert VerifyOptions(data=tmp_path).data == tmp_path
+
+
 def _without_clean(record: Fingerprint):  # type: ignore[no-untyped-def]
     names = ("clean_images", "clean_labels", "clean_responses")
     return replace(record.payload, **{n: getattr(record.payload, n)[:0] for n in names})
