@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -21,6 +22,8 @@ from fingerprint.report.text import printable
 if TYPE_CHECKING:
     from typer.core import TyperCommand
 
+# What the system refuses, through no fault of the tool: a full or broken disk, a limit, a lack of rights.
+_OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
 VERBS = (
     "keygen",
     "create",
@@ -154,6 +157,10 @@ def explain(error: BaseException) -> int | None:
     if isinstance(error, FingerprintError):
         _say(f"error: {error.diagnosis()}")
         return error.exit_code
+    if isinstance(error, OSError) and error.errno in _OUTSIDE:
+        place = f": {error.filename}" if error.filename else ""
+        _say(f"error: {os.strerror(error.errno)}{place}\nCheck the disk, the permissions and where output goes.")
+        return ERROR
     first = (str(error).strip().splitlines() or [""])[0]
     hint = "" if wants_traceback() else " Run it again with --debug for the traceback, and please report it."
     _say(f"error: an unexpected {type(error).__name__}{': ' if first else ''}{first[:500]}.{hint}")

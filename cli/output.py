@@ -66,10 +66,20 @@ def _require_known(target: Target, *, reports: bool) -> None:
 
 
 def _require_writable(path: Path) -> None:
-    if path.is_dir() or not path.absolute().parent.is_dir():
+    folder = path.resolve().parent
+    if path.is_dir() or not folder.is_dir():
         raise UsageError(f"-o can't write {path}", remedy="Give a file in a folder that exists.")
-    if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
-        raise UsageError(f"-o can't write to the folder {path.absolute().parent}", remedy="Choose another folder.")
+    if is_special(path):
+        if not os.access(path, os.W_OK):
+            raise UsageError(f"-o can't write {path}", remedy="Choose another file.")
+        return
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"-o can't write to the folder {folder}", remedy="Choose another folder.")
+
+
+def is_special(path: Path) -> bool:
+    """Whether it is a device or a pipe, such as /dev/null: written to as it is, never replaced by a file."""
+    return path.exists() and not path.is_file()
 
 
 def page_for(path: Path | None, *, verbose: bool = False) -> Page:
@@ -83,9 +93,9 @@ def page_for(path: Path | None, *, verbose: bool = False) -> Page:
 
 @dataclass
 class Sink:
-    """One open target: text goes to stdout at once, or to a temporary file that `commit` renames.
+    """One open target: text goes to stdout or a device at once, or to a temporary file that `commit` renames.
 
-    private: nobody else may read the file.
+    A link stays a link: the file that it leads to is replaced. private: nobody else may read the file.
     """
 
     path: Path | None
@@ -102,8 +112,10 @@ class Sink:
             _to_stdout(made)
             return
         try:
-            if self._file is None:
-                folder = self.path.absolute().parent
+            if self._file is None and is_special(self.path):
+                self._file = self.path.open("wb")
+            elif self._file is None:
+                folder = self.path.resolve().parent
                 self._file = tempfile.NamedTemporaryFile(dir=folder, prefix=".tmp-", delete=False)  # noqa: SIM115
             self._file.write(made if isinstance(made, bytes) else made.encode("utf-8", "backslashreplace"))
         except OSError as error:
@@ -119,12 +131,16 @@ class Sink:
             return
         try:
             self._file.flush()
+            if is_special(self.path):
+                self._file.close()
+                self._file = None
+                return
             os.fsync(self._file.fileno())
             self._file.close()
             mask = os.umask(0)
             os.umask(mask)
             Path(self._file.name).chmod(0o600 if self.private else 0o666 & ~mask)
-            Path(self._file.name).replace(self.path)
+            Path(self._file.name).replace(self.path.resolve())
             self._file = None
         except OSError as error:
             raise StoreError(f"can't write {self.path}: {error.strerror or error}") from error
@@ -134,8 +150,9 @@ class Sink:
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()  # writes what is left, which a full disk refuses again
-            with suppress(OSError):
-                Path(self._file.name).unlink(missing_ok=True)
+            if self.path is not None and not is_special(self.path):
+                with suppress(OSError):
+                    Path(self._file.name).unlink(missing_ok=True)
             self._file = None
 
 

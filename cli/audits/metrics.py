@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from cli.output import is_special
 from fingerprint.errors import StoreError
 
 _HELP = {
@@ -45,7 +46,11 @@ def write(
         lines += [f"# HELP {name} {_HELP[name]}", f"# TYPE {name} gauge"]
         lines += [f"{name}{labels} {value}" for labels, value in samples.items()]
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=".tmp-")
+        if is_special(path):
+            path.write_text("\n".join(lines) + "\n")
+            return
+        path = path.resolve()
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
         with os.fdopen(handle, "w") as file:
             file.write("\n".join(lines) + "\n")
         Path(temporary).chmod(0o644)

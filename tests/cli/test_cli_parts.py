@@ -6,6 +6,7 @@ import io
 import os
 import pty
 import subprocess
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +16,10 @@ from cli_tool import COMMAND, Tool  # type: ignore[import-not-found]
 
 from cli import early, storing
 from cli.access import PASSPHRASE, read_passphrase
+from cli.audits import metrics
 from cli.group import explain
 from cli.options import compute_on
-from cli.output import Reports, Sink, emit, targets
+from cli.output import Reports, Sink, Target, emit, targets
 from cli.terminal import Terminal
 from fingerprint.errors import DatabaseBusy, KeyFileError, StoreError, Tampered, UsageError
 from fingerprint.report.interface import Summary
@@ -311,3 +313,29 @@ def test_a_full_disk_is_told_and_keeps_no_other_report_from_being_written(
     assert "fingerprint report r1" in caught.value.remedy
     assert '"summary"' in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_or_device_is_written_to_and_a_link_stays_one(tmp_path: Path) -> None:
+    """`-o json=/dev/null` as root must not put a file in the place of the device."""
+    pipe, link = tmp_path / "pipe", tmp_path / "link.json"
+    os.mkfifo(pipe)
+    link.symlink_to("real.json")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # so that nobody waits
+    for path in (pipe, link):
+        assert targets("table", [f"json={path}"]) == [Target("table"), Target("json", path)]
+        sink = Sink(path)
+        sink.write("{}")
+        sink.commit()
+        dropped = Sink(path)
+        dropped.write("dropped")
+        dropped.discard()
+    metrics.write(pipe, Counter(), suspects=0, suppressed=0, seconds=0.0, partial=False, code=0)
+    assert os.read(reader, 9) == b"{}dropped"  # what is gone is gone
+    assert b"fingerprint_audit_suspects 0" in os.read(reader, 5000)
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert link.read_text() == (tmp_path / "real.json").read_text() == "{}"
+    metrics.write(link, Counter(), suspects=0, suppressed=0, seconds=0.0, partial=False, code=0)
+    assert link.is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link.json", "pipe", "real.json"]
