@@ -19,7 +19,7 @@ from fingerprint.decision.distributions import binomial_tail, hypergeometric_tai
 from fingerprint.decision.null import MINIMUM_FITTED, ConformalNull, MatchNull, NormalNull, Null
 from fingerprint.decision.reach import from_files, reach, without_made
 from fingerprint.decision.statistics import fisher_z
-from fingerprint.decision.verdict import CalibrationKind, CalibrationUsed, FamilyResult, Verdict
+from fingerprint.decision.verdict import NOTHING, CalibrationKind, CalibrationUsed, FamilyResult, Verdict
 from fingerprint.record import Copy, Family, FamilyMatch, Manifest, lineage_part
 
 LABEL_SHARE = 0.8  # of a family's alpha, where soft outputs can be used too
@@ -56,7 +56,8 @@ def choose_calibration(manifest: Manifest, settings: Settings) -> tuple[Calibrat
     """The kind of calibration that the record allows, or None and why."""
     n, asked = len(manifest.references), settings.calibration
     if asked == "declared":
-        return ("declared", "") if manifest.declared_bound is not None else (None, "The owner declared no bound.")
+        undeclared = "The owner declared no bound: leave --calibration declared away, or see create --declare-bound."
+        return ("declared", "") if manifest.declared_bound is not None else (None, undeclared)
     ranked = n if asked == "conformal" else len(from_files(manifest.references))
     floor = 1.0 / (ranked + 1)
     if asked == "conformal" or (asked == "auto" and ranked and floor <= settings.alpha / 2 * _smallest_share(manifest)):
@@ -142,7 +143,7 @@ class LineageTest:
             score=self._score(measured),
             match_rate=rate,
             queries=queries,
-            decided_by=f"{deciding.statistic} on {deciding.family} probes" if deciding else "nothing",
+            decided_by=f"{deciding.statistic} on {deciding.family} probes" if deciding else NOTHING,
             calibration=self._calibration(tests),
             total_p=best.p_total if best else None,
             power=power,
@@ -286,12 +287,15 @@ class LineageTest:
         if not same_labels:
             return "inconclusive", "Its label space is not the owner's, so a mismatch says nothing."
         if self._label and all(null.threshold(self.settings.alpha * f.weight) is None for f, null in self._nulls()):
-            return "inconclusive", reach(self.manifest, self.settings.alpha).sentence
+            ranked = self.settings.calibration == "conformal"
+            return "inconclusive", reach(self.manifest, self.settings.alpha, ranked_only=ranked).sentence
         if power is None or power < POWER_NEEDED:
             known = "not measured" if power is None else f"{power:.2f}"
+            asked, count = (sum(m.queries for m in measured.values()), sum(f.count for f in self.manifest.families))
+            early = f"It was not clear after {asked} of {count} probes. " if asked < count else ""
             return (
                 "inconclusive",
-                f"The power against the listed transformations is {known}; 'unrelated' needs {POWER_NEEDED}.",
+                f"{early}The power against the listed transformations is {known}; 'unrelated' needs {POWER_NEEDED}.",
             )
         if best.p_total <= self.settings.alpha or not self._below_copies(measured):
             return (

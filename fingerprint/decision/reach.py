@@ -82,8 +82,13 @@ def conformal_level(manifest: Manifest, references: Sequence[Reference]) -> floa
     return min(1.0, *whole)
 
 
-def reach(manifest: Manifest, alpha: float) -> Reach:
-    """The smallest error that the record's references and control sets allow, in words for a person."""
+def reach(manifest: Manifest, alpha: float, *, ranked_only: bool = False) -> Reach:
+    """The smallest error that the record's references and control sets allow, in words for a person.
+
+    ranked_only: by rank among the references alone, made ones too, as `--calibration conformal` asks.
+    """
+    if ranked_only:
+        return _by_rank(lineage_part(manifest), alpha)
     manifest, found = lineage_part(manifest), list[tuple[float, Way]]()
     others = from_files(manifest.references)
     fitted, ranked = fitted_level(manifest, manifest.references), conformal_level(manifest, others)
@@ -100,6 +105,15 @@ def reach(manifest: Manifest, alpha: float) -> Reach:
     if level is None or level > alpha:
         text += f" {_needed(manifest, alpha)}"
     return Reach(level, by, alpha, text)
+
+
+def _by_rank(manifest: Manifest, alpha: float) -> Reach:
+    level = conformal_level(manifest, manifest.references)
+    text = _held(manifest, level, "conformal")
+    missing = math.ceil(1.0 / (alpha * min(f.weight for f in manifest.families)) - 1e-9) - 1 - len(manifest.references)
+    if missing > 0:
+        text += f" An error of {alpha:g} would take {_count(missing, 'more reference')} by rank alone."
+    return Reach(level, None if level is None else "conformal", alpha, text)
 
 
 def _held(manifest: Manifest, level: float | None, by: Way | None) -> str:

@@ -17,6 +17,7 @@ Integrity = Literal["intact", "altered", "unknown"]
 Direction = Literal["unknown", "suspect-later", "suspect-earlier"]
 CalibrationKind = Literal["conformal", "fitted", "declared", "controls"]
 
+NOTHING = "nothing"  # `decided_by` where no test decided
 LIMITS_TEXT = (
     "'derived' says that the two models share a lineage, not who came first nor that anything was taken unlawfully. "
     "Two models made from one public base match in part, and kinship is not theft: --ancestor names such a base. "
@@ -130,18 +131,23 @@ class Verdict:
 
 
 def explain(verdict: Verdict) -> str:
-    """One paragraph in plain words: what was tested, what was found, at what error."""
+    """One paragraph in plain words: what was tested, what was found, at what error, and what that does not show."""
+    return " ".join(part for part in (*_found(verdict), _direction(verdict), _unsaid(verdict)) if part)
+
+
+def _found(verdict: Verdict) -> tuple[str, ...]:
     if verdict.decided_by == "digest":
-        same = "The file is byte for byte the released model; no query was needed."
-        return " ".join(part for part in (same, _direction(verdict)) if part)
+        return ("The file is byte for byte the released model; no query was needed.",)
+    if verdict.decided_by == NOTHING and not verdict.families:
+        sent = f" The suspect answered {verdict.queries} inputs." if verdict.queries else ""
+        return (f"No answer to a probe was judged.{sent}", verdict.reason, _others(verdict))
     asked = (
         f"The suspect answered {verdict.queries} inputs and gave the owner's label on "
         f"{verdict.match_rate:.0%} of the probes."
     )
     if verdict.calibration is None:
-        nothing = "Nothing calibrates this fingerprint, so the result can't be better than inconclusive."
-        parts = [asked, nothing, verdict.reason, _others(verdict)]
-        return " ".join(part for part in (*parts, _direction(verdict)) if part)
+        nothing = "Nothing calibrates that here, so the result can't be better than inconclusive."
+        return (asked, nothing, verdict.reason, _others(verdict))
     used, error = verdict.calibration, f"{verdict.error:g}"
     how = {
         "conformal": f"conformal calibration: the rank among {used.n} unrelated reference models",
@@ -155,8 +161,17 @@ def explain(verdict: Verdict) -> str:
         "unrelated": f"It answers like an unrelated model; tested at error {error}, by {how}",
         "inconclusive": f"It can't be told apart at error {error}, by {how}",
     }[verdict.lineage]
-    parts = [asked, f"{found}.", verdict.reason, _integrity(verdict), _attribution(verdict), _others(verdict)]
-    return " ".join(part for part in (*parts, _direction(verdict)) if part)
+    return (asked, f"{found}.", verdict.reason, _integrity(verdict), _attribution(verdict), _others(verdict))
+
+
+def _unsaid(verdict: Verdict) -> str:
+    """What the verdict does not show; `LIMITS_TEXT` says more."""
+    first = "who came first, or " if verdict.direction == "unknown" else ""
+    return {
+        "derived": f"This does not show {first}that anything was taken.",
+        "unrelated": "This does not exclude a copy made in a way that the record does not list, such as distillation.",
+        "inconclusive": "This speaks neither for nor against derivation.",
+    }[verdict.lineage]
 
 
 def _integrity(verdict: Verdict) -> str:
@@ -169,11 +184,12 @@ def _integrity(verdict: Verdict) -> str:
         "unknown": "Whether its function is intact is unknown",
     }[verdict.integrity]
     caught = sum(k for k, _ in found.detected.values()), sum(n for _, n in found.detected.values())
-    power = f" Of the owner's tampered copies this test finds {caught[0]} of {caught[1]}." if caught[1] else ""
-    return (
+    power = f"Of the owner's tampered copies this test finds {caught[0]} of {caught[1]}." if caught[1] else ""
+    said = (
         f"{what} ({found.differing} of {found.queries} integrity probes are answered differently; nearest copy: "
-        f"{found.nearest}; error {found.error:.2g} over {found.copies} compressed copies). {found.reason}{power}"
-    ).replace("). .", ").")
+        f"{found.nearest}; error {found.error:.2g} over {found.copies} compressed copies)."
+    )
+    return " ".join(part for part in (said, found.reason, power) if part)
 
 
 def _attribution(verdict: Verdict) -> str:
@@ -216,7 +232,7 @@ def undecided(alpha: float, queries: int, reason: str) -> Verdict:
         score=0.0,
         match_rate=0.0,
         queries=queries,
-        decided_by="nothing",
+        decided_by=NOTHING,
         calibration=None,
         reason=reason,
     )

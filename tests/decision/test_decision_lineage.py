@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fingerprint.decision.distributions import hypergeometric_tail
 from fingerprint.decision.lineage import LABEL_SHARE, POWER_NEEDED, LineageTest, Settings, choose_calibration
-from fingerprint.decision.verdict import LIMITS_TEXT, Verdict, explain
+from fingerprint.decision.verdict import LIMITS_TEXT, Verdict, explain, undecided
 from fingerprint.record import FamilyMatch, Manifest
 
 C = "characteristic"
@@ -592,6 +592,36 @@ def test_every_explanation_names_its_level_and_calibration(name: str) -> None:
     assert "stolen" not in text
     assert text == text.strip()
     assert ".." not in text
+    assert "  " not in text
+    unsaid = {"derived": "does not show who", "unrelated": "such as distillation", "inconclusive": "neither for nor"}
+    assert unsaid[verdict.lineage] in text.rsplit(". ", 1)[1]
+
+
+def test_an_explanation_claims_no_probe_that_was_not_judged() -> None:
+    """A suspect whose input could not be settled matched nothing, and the record may well be calibrated."""
+    text = explain(undecided(0.01, 640, "No input setting fits."))
+    assert text.startswith("No answer to a probe was judged. The suspect answered 640 inputs. No input setting fits.")
+    assert "%" not in text
+    assert "calibrates" not in text
+    assert "inputs" not in explain(undecided(0.01, 0, "No probe could be asked."))
+
+
+def test_a_budget_that_ended_first_is_told() -> None:
+    early = LineageTest(with_references(STRANGERS), Settings(0.01)).decide(one(3, 3), 3)
+    assert (early.lineage, early.match_rate) == ("inconclusive", 1.0)
+    assert early.reason.startswith("It was not clear after 3 of 100 probes.")
+    whole = LineageTest(with_references(STRANGERS), Settings(0.01)).decide(one(20), 100)
+    assert "not clear" not in whole.reason
+
+
+def test_what_is_within_reach_is_told_for_the_calibration_that_was_asked_for() -> None:
+    ranked = LineageTest(with_references(STRANGERS), Settings(0.01, "conformal")).decide(one(100), 100)
+    n = len(STRANGERS)
+    assert ranked.lineage == "inconclusive"
+    assert f"reach an error of {1 / (n + 1):.2g} (conformal)" in ranked.reason
+    assert f"would take {99 - n} more references by rank alone" in ranked.reason
+    undeclared = LineageTest(with_references(STRANGERS), Settings(0.01, "declared")).decide(one(100), 100)
+    assert "--declare-bound" in undeclared.reason
 
 
 @pytest.mark.parametrize("name", every_verdict())
