@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 from fingerprint.errors import TransformError
@@ -48,6 +49,13 @@ _SUFFIX_OF = {
     "tvm": ".so",
     "coreml": ".mlpackage",
 }
+
+
+def write_through_memory(save: Callable[[BytesIO], object], out: Path) -> None:
+    """Write what `save` writes. Where a disk is full, torch's own writer ends the process; this one raises OSError."""
+    buffer = BytesIO()
+    save(buffer)
+    out.write_bytes(buffer.getbuffer())
 
 
 def format_of(path: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fingerprint.errors import TransformError
-from fingerprint.transforms.files import format_of
+from fingerprint.transforms.files import format_of, write_through_memory
 from fingerprint.transforms.interface import DeriveContext
 from fingerprint.transforms.programs import load_program, program_input, program_module
 
@@ -18,7 +18,8 @@ def to_pt2(source: Path, out: Path, context: DeriveContext) -> None:
     """An exported program, without example inputs."""
     import torch
 
-    torch.export.save(load_program(source, context), out)
+    program = load_program(source, context)
+    write_through_memory(lambda file: torch.export.save(program, file), out)
 
 
 def to_torchscript(source: Path, out: Path, context: DeriveContext) -> None:
@@ -26,7 +27,8 @@ def to_torchscript(source: Path, out: Path, context: DeriveContext) -> None:
     import torch
 
     if format_of(source) == "torchscript":
-        torch.jit.save(torch.jit.load(source, map_location="cpu"), out)  # type: ignore[no-untyped-call]
+        script = torch.jit.load(source, map_location="cpu")  # type: ignore[no-untyped-call]
+        write_through_memory(lambda file: torch.jit.save(script, file), out)
         return
     program = load_program(source, context)
     given = program_input(program)
@@ -36,7 +38,7 @@ def to_torchscript(source: Path, out: Path, context: DeriveContext) -> None:
             raise TransformError(
                 "tracing froze the batch size of this model", remedy="compile:pt2 and compile:onnx keep it open."
             )
-    torch.jit.save(traced, out)
+    write_through_memory(lambda file: torch.jit.save(traced, file), out)
 
 
 def _first(answer: object) -> torch.Tensor:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fingerprint.errors import TransformError
+from fingerprint.transforms.files import write_through_memory
 from fingerprint.transforms.graph import Switch, normalize, products, roles
 from fingerprint.transforms.interface import DeriveContext
 from fingerprint.transforms.programs import TensorInput, load_program, program_input, program_module
@@ -187,7 +188,8 @@ def save_module(module: torch.nn.Module, given: TensorInput, out: Path) -> None:
     import torch
 
     with tool(f"writing {out.name}"):
-        torch.export.save(exported(module, given), out)
+        program = exported(module, given)
+        write_through_memory(lambda file: torch.export.save(program, file), out)
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -287,3 +289,25 @@ def test_a_missing_package_names_its_extra(files: dict[str, Path], monkeypatch: 
     with pytest.raises(MissingExtra) as caught:
         read_weights(files["onnx"])
     assert caught.value.extra == "onnx"
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("pt2", ".pt2"), ("torchscript", ".ts.pt")])
+def test_a_full_disk_is_an_error(files: dict[str, Path], tmp_path: Path, kind: str, suffix: str) -> None:
+    """Torch's writer would end the process, with a traceback of its own in C++."""
+    out = str(tmp_path / f"out{suffix}")
+    code = f"""
+import resource
+from pathlib import Path
+from fingerprint.errors import FingerprintError
+from fingerprint.transforms.derive import derive
+from fingerprint.transforms.interface import DeriveContext
+resource.setrlimit(resource.RLIMIT_FSIZE, (2048, resource.RLIM_INFINITY))
+try:
+    derive(Path({str(files[kind])!r}), "prune:magnitude:0.5", Path({out!r}), DeriveContext(None))
+except FingerprintError as error:
+    print(error.diagnosis())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "File too large" in done.stdout
+    assert list(tmp_path.iterdir()) == []

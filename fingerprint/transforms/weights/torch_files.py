@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fingerprint.errors import TransformError
-from fingerprint.transforms.files import first_line, format_of
+from fingerprint.transforms.files import first_line, format_of, write_through_memory
 from fingerprint.transforms.interface import Weights
 from fingerprint.transforms.weights.axes import graph_axes, program_names
 from fingerprint.transforms.weights.interface import WeightFile, is_weight
@@ -64,7 +64,7 @@ class ProgramWeights(TorchWeights):
         import torch
 
         self._program.example_inputs = None
-        torch.export.save(self._program, out, extra_files=self._extra)
+        write_through_memory(lambda file: torch.export.save(self._program, file, extra_files=self._extra), out)
 
 
 class ScriptWeights(TorchWeights):
@@ -83,7 +83,7 @@ class ScriptWeights(TorchWeights):
     def _save(self, out: Path) -> None:
         import torch
 
-        torch.jit.save(self._module, out, _extra_files=self._extra)
+        write_through_memory(lambda file: torch.jit.save(self._module, file, _extra_files=self._extra), out)
 
 
 class StateDictWeights(TorchWeights):
@@ -96,7 +96,7 @@ class StateDictWeights(TorchWeights):
     def _save(self, out: Path) -> None:
         import torch
 
-        torch.save(self._content, out)
+        write_through_memory(lambda file: torch.save(self._content, file), out)
 
 
 def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
