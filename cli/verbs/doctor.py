@@ -92,7 +92,7 @@ def _runtimes() -> Iterator[Line]:
                 described = "files are recognised and described, never run"
                 yield Line("runtime", name, None, f"no package: {formats} {described}")
         except FingerprintError as error:
-            yield Line("runtime", name, None, error.diagnosis().replace("\n", ". "))
+            yield Line("runtime", name, None, in_a_line(error.diagnosis()))
 
 
 def _devices() -> Iterator[Line]:
@@ -111,10 +111,18 @@ def _devices() -> Iterator[Line]:
             runtime.check()
             found = ", ".join(device for device in runtime.devices(runtime.formats[0]) if device != CPU)
         except (FingerprintError, OSError, ImportError) as error:  # a driver and a package that do not fit
-            yield Line("device", f"gpu by {name}", None, str(error).replace("\n", ". "))
+            yield Line("device", f"gpu by {name}", None, in_a_line(str(error)))
             continue
         detail = f"{found}: used with {VARIABLE}={found.split(', ')[0]}" if found else "this build has the CPU only"
         yield Line("device", f"gpu by {name}", True if found else None, detail)
+
+
+def in_a_line(text: str) -> str:
+    """Several lines as sentences of one."""
+    first, *rest = (line.strip() for line in text.splitlines() if line.strip())
+    for line in rest:
+        first += f" {line}" if first[-1] in ".:;," else f". {line}"
+    return first
 
 
 def _converters() -> Iterator[Line]:
@@ -141,7 +149,7 @@ def _own_converters() -> Iterator[Line]:
         try:
             yield Line("converter", converter.name, True, f"{converter.version()}: {converter.makes}")
         except FingerprintError as error:
-            detail = f"{converter.makes}: {error.diagnosis()}".replace("\n", ". ")
+            detail = in_a_line(f"{converter.makes}: {error.diagnosis()}")
             yield Line("converter", converter.name, None, detail)
 
 
@@ -153,7 +161,7 @@ def _endpoints() -> Iterator[Line]:
     try:
         yield Line("endpoints", "urllib3", True, f"{version_of('urllib3', 'http')}: {speaks}")
     except FingerprintError as error:
-        yield Line("endpoints", "urllib3", None, f"{speaks}: {error.diagnosis()}".replace("\n", ". "))
+        yield Line("endpoints", "urllib3", None, in_a_line(f"{speaks}: {error.diagnosis()}"))
 
 
 def _home(home: Home) -> Iterator[Line]:
@@ -188,7 +196,7 @@ def _database(home: Home, db: Path | None) -> Iterator[Line]:
         with open_readonly(home, db) as database:
             count = plural(len(database.latest()), "fingerprint")
     except FingerprintError as error:
-        yield Line("database", str(path), False, error.diagnosis().replace("\n", ". "))
+        yield Line("database", str(path), False, in_a_line(error.diagnosis()))
     else:
         yield _private("database", path, "run: chmod 600")
         yield Line("database", str(path), True, f"{count}; `fingerprint store check` looks at every byte")
@@ -206,14 +214,14 @@ def _keys(home: Home) -> Iterator[Line]:
             line = _private("signing key", private, "run: chmod 600")
             yield Line(line.what, line.name, line.ok, f"{how}; {line.detail}")
         except FingerprintError as error:
-            yield Line("signing key", str(private), False, error.diagnosis().replace("\n", ". "))
+            yield Line("signing key", str(private), False, in_a_line(error.diagnosis()))
     else:
         yield Line("signing key", str(private), None, "there is none; `fingerprint keygen` makes one")
     for path in sorted(home.trusted.glob("*.pub")):
         try:
             yield Line("trusted key", str(path), True, key_id(load_public(path)))
         except FingerprintError as error:
-            yield Line("trusted key", str(path), False, error.diagnosis().replace("\n", ". "))
+            yield Line("trusted key", str(path), False, in_a_line(error.diagnosis()))
 
 
 def _table(lines: list[Line]) -> str:

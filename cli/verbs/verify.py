@@ -150,7 +150,7 @@ def verify(
             )
 
         with Terminal(quiet=common.quiet) as terminal, ExitStack() as stack:
-            _check(places, responses, repeat)
+            _check(places, responses, repeat=repeat, cover=cover)
             dating = _dating(places, suspect_timestamp)
             if urls:
                 from fingerprint.remote.url import parse
@@ -278,12 +278,12 @@ def _dating(places: Sequence[Path | str], timestamp: Path | None) -> Dating | No
     return Dating.of(places, timestamp)
 
 
-def _check(places: Sequence[Path | str], responses: Path | None, repeat: int) -> None:
+def _check(places: Sequence[Path | str], responses: Path | None, *, repeat: int, cover: float) -> None:
     from fingerprint.errors import UsageError
     from fingerprint.runtimes.parts import is_package
 
-    if responses is not None and (places or repeat > 1):
-        raise UsageError("--responses is the suspect: it goes with no other, and with no --repeat")
+    if responses is not None and (places or repeat > 1 or cover):
+        raise UsageError("--responses is the suspect: it goes with no other, and with no --repeat or --cover")
     if not places and responses is None:
         raise UsageError("there is no SUSPECT", remedy="Give files, URLs, a module:callable, or --responses FILE.")
     for path in places:

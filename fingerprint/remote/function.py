@@ -76,6 +76,7 @@ class FunctionSession:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # the user's code; sys.exit() too
-                raise WorkerCrashed(f"the function raised {type(error).__name__}: {error}") from error
+                given = f"It was given {batch.dtype} {batch.shape}; without --spec it gets 8-bit images (N, H, W, C)."
+                raise WorkerCrashed(f"the function raised {type(error).__name__}: {error}", remedy=given) from error
             parts.append(from_array(answer, len(batch)))
         return joined(parts, images, self.manner)

@@ -203,7 +203,7 @@ def _check_out(source: Path, out: Path, overwrite: bool, sidecar: bool) -> None:
         raise TransformError(f"{out.parent} is no folder", remedy="Make it first.")
     for path in (*dict.fromkeys((*parts_of(out), out)), *((sidecar_path(out),) if sidecar else ())):
         if path.is_dir() or (path.exists() and not overwrite):
-            raise TransformError(f"{path} exists already", remedy="Give another --out, or remove it.")
+            raise TransformError(f"{path} exists already", remedy="Give another --out, or --overwrite.")
 
 
 def _spec_of(path: Path, spec: InputSpec | None) -> InputSpec | None:

@@ -140,6 +140,7 @@ def test_a_function(owner: Tool, tmp_path: Path) -> None:
     assert row["adaptation"]["label_only"] == "it answers labels only"
     broken = owner("verify", "suspect_module:broken", cwd=tmp_path)
     assert broken.code == 3 and "crashed" in broken.out and "\x1b" not in broken.out
+    assert "8-bit images" in " ".join(broken.out.split())  # what it was given
     missing = owner("verify", "suspect_module:missing", cwd=tmp_path)
     assert missing.code == 2 and "missing" in missing.err
 
@@ -219,6 +220,8 @@ def test_answers_that_do_not_fit(exported: tuple[Tool, Path, str], tmp_path: Pat
     assert tool("probes", "export", "owner", "--out", folder).code == 2
     assert tool("verify", "--responses", folder / "answers.csv").code == 2  # nothing was filled in
     assert tool("verify", "--responses", folder / "none.csv").code == 2
+    covered = tool("verify", "--responses", folder / "a.npz", "--cover", "1")
+    assert covered.code == 2 and "no --repeat or --cover" in covered.err  # nothing is sent among which to hide
 
 
 def test_an_export_gives_nothing_away(exported: tuple[Tool, Path, str]) -> None:

@@ -21,6 +21,7 @@ from cli.group import explain
 from cli.options import compute_on
 from cli.output import Reports, Sink, Target, emit, targets
 from cli.terminal import Terminal
+from cli.verbs.doctor import in_a_line
 from fingerprint.errors import DatabaseBusy, KeyFileError, StoreError, Tampered, UsageError
 from fingerprint.report.interface import Summary
 from fingerprint.runtimes import devices
@@ -313,6 +314,11 @@ def test_a_full_disk_is_told_and_keeps_no_other_report_from_being_written(
     assert "fingerprint report r1" in caught.value.remedy
     assert '"summary"' in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_remedy_of_several_lines_is_told_in_one() -> None:
+    said = "it is missing\nInstall it:\n  python -m venv x\n  pip install y\nor leave it."
+    assert in_a_line(said) == "it is missing. Install it: python -m venv x. pip install y. or leave it."
 
 
 def test_a_pipe_or_device_is_written_to_and_a_link_stays_one(tmp_path: Path) -> None:
