@@ -3,7 +3,7 @@
 The two errors of `lineage` stay apart and share a family's level: between models, gamma fixes how many of all N probes
 an unrelated model may match; within the fingerprint, `betting` tests that number on the probes asked so far, valid at
 any time (METHODS section 6, "Together"). A second bet, on mismatches, is against "it matches as often as the weakest
-copy that the record lists": it ends the questions where the suspect is no such copy.
+copy that the record lists, and as `derived` needs": it ends the questions where the suspect does not.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class SequentialTest(LineageTest):
         """Whether no further answer is needed."""
         if self.kind is None:
             return False  # nothing can be decided: all answers are shown
-        return self.derived or (self._below_copies({}) and not self._may_be_near())
+        return self.derived or self._below_copies({})
 
     @property
     def derived(self) -> bool:
@@ -65,17 +65,6 @@ class SequentialTest(LineageTest):
     def _near_so_far(self, name: str, count: int) -> bool:
         near = self._nearness(name, count, self._path(name))
         return bool(near.size) and bool(near[0, -1])
-
-    def _may_be_near(self) -> bool:
-        """Whether some family stands out already, and its answers don't say yet that it is nearer to the references."""
-        return any(
-            self._rejects_at(f.name, f.count, self._level(f.weight))
-            and not reaches(
-                ~self._path(f.name), f.count, f.count - self._far(f.name, f.count) - 1, self.settings.alpha, CAREFUL
-            )[0]
-            for f in self.manifest.families
-            if f.name in self._paths
-        )
 
     def _far(self, name: str, count: int) -> int:
         """The most matches, of all probes, with which a suspect is nearer to the references than to the copies."""
@@ -116,7 +105,7 @@ class SequentialTest(LineageTest):
         return _first(near & (lead(path, family.count, ladder)[0] >= 0.0), more)
 
     def _next_below(self, family: Family, more: int) -> int | None:
-        """Which of `more` further answers, from 0, is the first with which it can be told from the weakest copy."""
+        """Which of `more` further answers, from 0, is the first with which it can be told from copies."""
         most = self._mismatches(family)
         if most is None:
             return None
@@ -219,7 +208,7 @@ class SequentialTest(LineageTest):
         return self._powers[key]
 
     def _below_copies(self, measured: dict[str, FamilyMatch]) -> bool:
-        """Whether some family's answers tell it, at level alpha, from the weakest listed copy."""
+        """Whether some family's answers tell it, at level alpha, from all listed copies and all that can be derived."""
         for family in self.manifest.families:
             path, most = self._path(family.name), self._mismatches(family)
             if most is not None and bool(reaches(~path, family.count, most, self.settings.alpha, CAREFUL)[0]):
@@ -227,9 +216,15 @@ class SequentialTest(LineageTest):
         return False
 
     def _mismatches(self, family: Family) -> int | None:
-        """Of the weakest listed copy, among all probes of a family."""
+        """Of all probes of a family, how many a suspect may miss that is as the weakest listed copy, or can be derived.
+
+        Listed copies often match on all probes. One mismatch tells a suspect from those, and says little of one that
+        was tuned: it may match on as many as `derived` needs (`least`), and questions go on until that is excluded.
+        """
         rates = [c.families[family.name].matches for c in self._working_copies() if family.name in c.families]
-        return family.count - min(*rates, family.count) if rates else None
+        if not rates:
+            return None
+        return family.count - min(*rates, self._far(family.name, family.count) + 1, family.count)
 
 
 def _first(holds: np.ndarray[tuple[int], np.dtype[np.bool_]], last: int) -> int | None:

@@ -57,6 +57,17 @@ def test_a_stranger_is_let_go_in_a_few_answers() -> None:
     assert verdict.total_p > 0.01
 
 
+def test_one_mismatch_does_not_let_a_tuned_copy_go() -> None:
+    """Every listed copy matches on all probes, this one on 94, and asked all at once it is derived."""
+    record = with_references(STRANGERS, copies=[{C: 100}] * 3)
+    whole = LineageTest(record, Settings(0.01)).decide({C: FamilyMatch(matches=94, queries=100)}, 100)
+    assert whole.lineage == "derived"
+    assert [run(record, order(94, seed))[0].lineage for seed in range(20)] == ["derived"] * 20
+    strangers = [run(record, order(20, seed)) for seed in range(20)]
+    assert [verdict.lineage for verdict, _ in strangers] == ["unrelated"] * 20
+    assert max(used for _, used in strangers) <= 25
+
+
 @pytest.mark.parametrize("matches", [98, 60, 15])
 @pytest.mark.parametrize("seed", range(5))
 def test_no_question_is_asked_in_vain(matches: int, seed: int) -> None:
