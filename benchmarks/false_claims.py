@@ -1,15 +1,17 @@
 """False claims: what dishonest claimants win with and without the checks of a dispute, and whether honest ones pass.
 
-    python benchmarks/false_claims.py --data DIR [--out .bench/false_claims] [--budget 30] [--seeds 3]
+    python benchmarks/false_claims.py --data DIR [--out .bench/false_claims] [--budget 30] [--seeds 100]
                                       [--part honest|transferable|mislabelled|picked|nonce|all] [--shard 1/1]
 
 DIR holds the folder cifar10 of real models and images, and a manifest.json that names authors. Claimants own a real
-model and invent their calibration (12 references by 12 authors that match little), as anyone can who signs his own
-record. Against 10 models of other people that none of them saw:
+model and invent their calibration, as anyone can who signs his own record: 12 references by 12 authors that match
+little, and copies that keep 7 of 10 probes, so that less is asked of a derivative. Against 10 models of other people
+that none of them saw:
   transferable   adversarial examples made on an ensemble of 5 models, the claimant's among them
   mislabelled    natural probes made from images half of whose labels are wrong
-  ground seeds   the best of several K, by its match on one model, the victim
+  ground seeds   the best of many K, by its match on one model, the victim; each K at the full effort of `create`
   picked probes  of all candidates of these K, those that the victim answers as the claimant's model does
+  picked apart   of these, those that none of the ensemble's other models answers so: made to pass an audit
 Each claim is `derived` on a model; it is accepted "with the challenge" if the uniqueness audit on the other nine
 passes, "with K" if the probes come out again from model and K, "with the nonce" if fresh probes say `derived` too.
 """
@@ -43,7 +45,7 @@ from fingerprint.errors import FingerprintError
 from fingerprint.model import Images, Labels
 from fingerprint.probes.gradient import DifferentiableOwner, target_margin, to_images
 from fingerprint.progress import Silent
-from fingerprint.record import FamilyMatch, Fingerprint, Probes, Reference
+from fingerprint.record import Copy, FamilyMatch, Fingerprint, Probes, Reference
 from fingerprint.spec import load_spec, sidecar_path
 
 ALPHA = 0.01
@@ -82,6 +84,7 @@ HONEST = (
 )
 
 
+GROUND = (1, 3, 10, 30, 100, 300)
 CLAIMANTS = ("transferable", "mislabelled", "picked", "nonce")
 AKAMASTER = tuple(f"akamaster_resnet{depth}.onnx" for depth in (20, 32, 44, 56))
 
@@ -94,6 +97,12 @@ def invented(count: int, name: str) -> tuple[Reference, ...]:
         Reference(sha256=f"{i:064x}", author=f"nobody {i}", families={name: FamilyMatch(matches=int(m), queries=count)})
         for i, m in enumerate(matches)
     )
+
+
+def invented_copies(base: Fingerprint, count: int, name: str) -> tuple[Copy, ...]:
+    """The listed copies, as if each kept 7 of 10 probes: `derived` then asks for fewer matches."""
+    found = {name: FamilyMatch(matches=round(0.7 * count), queries=count)}
+    return tuple(copy.model_copy(update={"families": found, "agreement": None}) for copy in base.manifest.copies)
 
 
 def forged(base: Fingerprint, owner: Owner, images: Images, targets: Labels) -> Fingerprint:
@@ -116,6 +125,7 @@ def forged(base: Fingerprint, owner: Owner, images: Images, targets: Labels) -> 
             "families": (family,),
             "probes": Probes(count=count, shape=shape, merkle_root=payload.merkle_root()),
             "references": invented(count, family.name),
+            "copies": invented_copies(base, count, family.name),
         }
     )
     return replace(base, manifest=manifest, payload=payload)
@@ -223,7 +233,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(".bench/false_claims"))
     parser.add_argument("--budget", type=int, default=30)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--part", choices=("honest", *CLAIMANTS, "all"), default="all")
     parser.add_argument("--shard", default="1/1", help="of the honest records: 1/2 and 2/2 may run side by side")
     given = parser.parse_args()
@@ -258,9 +268,17 @@ def claimant(part: str, entries: dict[str, Entry], images: Path, folder: Path, b
         made = transferable([own, *(entries[n].path for n in ENSEMBLE)], images, budget)
         record = forged(base, owner, *made)
         return [dispute("transferable", record, suspects, reproduce(record, own).agreement)]
-    runs = [make_probes(own, CreateOptions("claim", budget=budget, screen=0)) for _ in range(seeds)]
-    victim = owner_of(suspects[0])
-    return [ground(runs, base, owner, victim, suspects), picked(runs, base, owner, victim, suspects, budget)]
+    runs = []
+    for number in range(seeds):
+        runs.append(make_probes(own, CreateOptions("claim", budget=budget, screen=0)))
+        if number % 10 == 9:
+            print(f"{number + 1} K", flush=True)
+    victim, shadows = owner_of(suspects[0]), [owner_of(entries[n].path) for n in ENSEMBLE]
+    return [
+        *ground(runs, base, owner, victim, suspects),
+        picked("picked probes", runs, base, owner, victim, [], suspects, budget),
+        picked("picked apart", runs, base, owner, victim, shadows, suspects, budget),
+    ]
 
 
 def lied(own: Path, images: Path, folder: Path, suspects: Sequence[Path], budget: int) -> list[Row]:
@@ -268,7 +286,8 @@ def lied(own: Path, images: Path, folder: Path, suspects: Sequence[Path], budget
     wrong = mislabelled(images, folder / "mislabelled.npz")
     options = CreateOptions("claim", budget=budget, screen=0, data=wrong, families=["natural"])
     natural = create(own, options)
-    natural = replace(natural, manifest=natural.manifest.model_copy(update={"references": invented(budget, "natural")}))
+    lies = {"references": invented(budget, "natural"), "copies": invented_copies(natural, budget, "natural")}
+    natural = replace(natural, manifest=natural.manifest.model_copy(update=lies))
     row = dispute("mislabelled", natural, suspects, reproduce(natural, own, data=wrong).agreement)
     try:
         create(own, replace(options, references=suspects[:8]))
@@ -279,23 +298,37 @@ def lied(own: Path, images: Path, folder: Path, suspects: Sequence[Path], budget
     return [{**row, "create_with_references": refused}]
 
 
-def ground(runs: Sequence[ProbeSet], base: Fingerprint, owner: Owner, victim: Owner, suspects: Sequence[Path]) -> Row:
-    """The K whose honest probes match the victim best: they come out again from it."""
-    best = max(runs, key=lambda r: float((victim.predict(r.images).argmax(axis=1) == r.targets).mean()))
-    record = forged(base, owner, best.images, best.targets)
-    return dispute("ground seeds", record, suspects, compare_probes(record, best).agreement)
+def ground(
+    runs: Sequence[ProbeSet], base: Fingerprint, owner: Owner, victim: Owner, suspects: Sequence[Path]
+) -> list[Row]:
+    """The K whose honest probes match the victim best, of 1, 3, 10 and so on: they come out again from it."""
+    rates = [float((victim.predict(r.images).argmax(axis=1) == r.targets).mean()) for r in runs]
+    print(f"match of {len(runs)} K on the victim: mean {np.mean(rates):.3f}, deviation {np.std(rates):.3f}", flush=True)
+    rows = []
+    for count in (n for n in GROUND if n <= len(runs)):
+        best = int(np.argmax(rates[:count]))
+        record = forged(base, owner, runs[best].images, runs[best].targets)
+        again = compare_probes(record, runs[best]).agreement
+        row = dispute(f"best of {count} K", record, suspects, again)
+        rows.append({**row, "ground": count, "match_on_victim": rates[best], "mean_of_K": float(np.mean(rates))})
+    return rows
 
 
 def picked(
-    runs: Sequence[ProbeSet], base: Fingerprint, owner: Owner, victim: Owner, suspects: Sequence[Path], budget: int
-) -> Row:
-    """Candidates that the victim answers alike; compared with what the K of most of them makes."""
+    name: str, runs: Sequence[ProbeSet], base: Fingerprint, owner: Owner, victim: Owner, shadows: Sequence[Owner],
+    suspects: Sequence[Path], budget: int,
+) -> Row:  # fmt: skip
+    """Candidates that the victim answers alike and no shadow does; compared with what the K of most of them makes."""
     images = np.concatenate([r.candidate_images for r in runs])
     targets = np.concatenate([r.candidate_targets for r in runs])
-    alike = np.nonzero(victim.predict(images).argmax(axis=1) == targets)[0][:budget]
+    good = victim.predict(images).argmax(axis=1) == targets
+    for shadow in shadows:
+        good &= shadow.predict(images).argmax(axis=1) != targets
+    alike = np.nonzero(good)[0][:budget]
     record = forged(base, owner, images[alike], targets[alike])
     again = max((compare_probes(record, run) for run in runs), key=lambda found: found.close)
-    return dispute(f"picked probes ({len(alike)})", record, suspects, again.agreement)
+    row = dispute(f"{name} ({len(alike)} of {len(images)} candidates)", record, suspects, again.agreement)
+    return {**row, "fit": int(good.sum())}
 
 
 def honest_row(entry: Entry, entries: dict[str, Entry], budget: int) -> Row:

@@ -1,11 +1,14 @@
 """Kinship without theft: models made from one public base, with and without the base named as ancestor.
 
-    python benchmarks/public_base.py [--data DIR] [--out .bench/public_base]
+    python benchmarks/public_base.py [--data DIR] [--out .bench/public_base] [--owners 3]
+                                     [--part digits|teachable|heads|all]
 
-Digits: a base is trained; the owner's model and a sibling are fine-tuned from it, each on its own half of the other
-digits, lightly (40 steps) or heavily (another task first: all labels shifted, then back). Suspects: the sibling, a
-pruned copy, a stranger. DIR: also teachable_a.tflite and teachable_b.tflite, two heads on one frozen base,
-with the base cut out of the first.
+Digits: a base is trained; owners' models and siblings are fine-tuned from it, on one half of the digits and on the
+other, lightly (40 steps) or heavily (another task first: all labels shifted, then back). Suspects: 6 siblings, 4
+strangers, copies pruned by 0.3 and quantized to int8. Records: without the ancestor, with it and innocent kin, and with
+the base as a screen model besides, all of `difference` probes; and of the default ones, which `create` may refuse here.
+
+DIR: see `public_base_heads`.
 """
 
 from __future__ import annotations
@@ -15,27 +18,21 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import digits
+from public_base_heads import Row, heads_scene, judged, teachable_scene
 
-from fingerprint.api.create import create
 from fingerprint.api.create_options import CreateOptions
-from fingerprint.api.verify import VerifyOptions, verify
-from fingerprint.data import load_images
-from fingerprint.engine.local import open_local
-from fingerprint.errors import FingerprintError
-from fingerprint.runtimes.digest import tensor_digests
 from fingerprint.spec import load_spec, sidecar_path
 from fingerprint.transforms.derive import derive
 from fingerprint.transforms.interface import DeriveContext
 
 SEED = 20261123
-ALPHA = 0.01
-Row = dict[str, object]
+COPIES = ("prune:magnitude:0.3", "quantize:int8")
+REFERENCES = 14
 
 
 def main() -> None:
@@ -43,14 +40,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, default=Path(".bench/public_base"))
+    parser.add_argument("--owners", type=int, default=3)
+    parser.add_argument("--part", choices=("digits", "teachable", "heads", "all"), default="all")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    for heavy in (False, True):
-        rows += digit_scene(given.out / ("heavy" if heavy else "light"), heavy)
-    if given.data is not None:
+    if given.part in ("digits", "all"):
+        for heavy in (False, True):
+            rows += digit_scene(given.out / ("heavy" if heavy else "light"), given.owners, heavy)
+    if given.data is not None and given.part in ("teachable", "all"):
         rows += teachable_scene(given.data, given.out)
-    (given.out / "results.json").write_text(json.dumps(rows, indent=1))
+    if given.data is not None and given.part in ("heads", "all"):
+        rows += heads_scene(given.data, given.out, given.owners)
+    (given.out / f"{given.part}.json").write_text(json.dumps(rows, indent=1))
+    print(table(rows))
+
+
+def table(rows: list[Row]) -> str:
+    """One line per scene, record and kind of suspect: how many are derived, and what they match."""
+    lines = []
+    groups = dict.fromkeys((r["scene"], r["record"], r["kind"]) for r in rows)
+    for key in groups:
+        own = [r for r in rows if (r["scene"], r["record"], r["kind"]) == key]
+        rates = [float(str(r["match_rate"])) for r in own]
+        beyond = [f"{r['matches']}/{r['counted']}" for r in own if r["counted"] is not None]
+        warned = sum(bool(r["warns"]) for r in own)
+        p = [float(str(r["p_value"])) for r in own if r["p_value"] is not None]
+        derived = sum(r["lineage"] == "derived" for r in own)
+        lines.append(
+            f"{' | '.join(str(k) for k in key)} | derived {derived} of {len(own)} | "
+            f"match {min(rates):.2f} to {max(rates):.2f} | beyond {' '.join(dict.fromkeys(beyond))} | "
+            f"p {min(p, default=1.0):.2g} to {max(p, default=1.0):.2g} | kinship told {warned}"
+        )
+    return "\n".join(lines)
 
 
 # -- digits ------------------------------------------------------------------------------------------------------------
@@ -75,116 +97,44 @@ def tune(model: nn.Sequential, rows: torch.Tensor, seed: int, *, heavy: bool) ->
     return copy.eval()
 
 
-def digit_scene(folder: Path, heavy: bool) -> list[Row]:
-    """Owner, sibling, pruned copy and stranger, in three records."""
+def digit_scene(folder: Path, owners: int, heavy: bool) -> list[Row]:
+    """Owners in four records each, against siblings, strangers and copies."""
     folder.mkdir(parents=True, exist_ok=True)
     base = digits.train(seed=1, width=24, depth=3)
     order = torch.randperm(1797, generator=torch.Generator().manual_seed(SEED))
-    owner = digits.save(tune(base, order[:700], 2, heavy=heavy), folder / "owner.onnx", "owner")
-    suspects = {
-        "sibling": digits.save(tune(base, order[700:1400], 3, heavy=heavy), folder / "sibling.onnx"),
-        "stranger": digits.save(digits.train(seed=50, width=20), folder / "stranger.onnx"),
-        "pruned copy": folder / "pruned.onnx",
-    }
-    derive(owner, "prune:magnitude:0.3", suspects["pruned copy"], DeriveContext(load_spec(sidecar_path(owner))))
     ancestor = digits.save(base, folder / "base.onnx", "public")
+    others = {
+        f"sibling {i}": digits.save(tune(base, order[700:1400], 3 + i, heavy=heavy), folder / f"sibling-{i}.onnx")
+        for i in range(6)
+    } | {
+        f"stranger {i}": digits.save(digits.train(seed=50 + i, width=20 + 4 * (i % 2)), folder / f"stranger-{i}.onnx")
+        for i in range(4)
+    }
     references = [
         digits.save(digits.train(seed=100 + i, width=16 + 4 * (i % 3)), folder / f"reference-{i}.onnx", f"author-{i}")
-        for i in range(10)
+        for i in range(REFERENCES)
     ]
     data = digits.save_images(folder / "digits.npz")
-    rows = []
-    for record, more in (
-        ("no ancestor", {}),
-        ("ancestor", {"ancestors": [ancestor]}),
-        ("ancestor, kin made from --data", {"ancestors": [ancestor], "data": data}),
-    ):
-        options = CreateOptions("digits", references=references, screen=0, seed=SEED, **more)
-        made = create(owner, options)
-        scene = f"digits, {'heavy' if heavy else 'light'} fine-tuning"
-        found = verify(list(suspects.values()), [made], VerifyOptions(alpha=ALPHA))
-        for name, result in zip(suspects, found, strict=True):
-            rows.append(_row(scene, record, name, result.to_dict()))
+    rows, own = list[Row](), ["difference"]
+    for number in range(owners):
+        tuned = tune(base, order[:700], 1000 + number, heavy=heavy)
+        owner = digits.save(tuned, folder / f"owner-{number}.onnx", "owner")
+        suspects = dict(others)
+        for how in COPIES:
+            suspects[f"copy {how}"] = path = folder / f"owner-{number}-{how.replace(':', '-')}.onnx"
+            for old in (path, sidecar_path(path)):
+                old.unlink(missing_ok=True)
+            derive(owner, how, path, DeriveContext(load_spec(sidecar_path(owner))))
+        for record, more in (
+            ("no ancestor, default families", {}),
+            ("no ancestor", {"families": own}),
+            ("ancestor, kin", {"families": own, "ancestors": [ancestor]}),
+            ("ancestor, kin, base screens", {"families": own, "ancestors": [ancestor], "screen_models": [ancestor]}),
+        ):
+            options = CreateOptions("digits", data=data, references=references, seed=SEED + number, **more)
+            scene = f"digits, {'heavy' if heavy else 'light'} fine-tuning"
+            rows += judged((scene, str(number), record), owner, options, suspects, "auto")
     return rows
-
-
-# -- teachable ---------------------------------------------------------------------------------------------------------
-
-
-def cut_base(source: Path, out: Path) -> Path:
-    """The frozen base: the file up to its pooled features."""
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(source.read_bytes(), 0)
-    graph = model.subgraphs[0]
-    codes = [max(c.builtinCode, c.deprecatedBuiltinCode) for c in model.operatorCodes]
-    dense = next(
-        i for i, o in enumerate(graph.operators)
-        if codes[o.opcodeIndex] == schema.BuiltinOperator.FULLY_CONNECTED
-    )  # fmt: skip
-    graph.outputs = [graph.operators[dense].inputs[0]]
-    for index in {int(i) for o in graph.operators[dense:] for i in o.inputs} - {int(graph.outputs[0])}:
-        graph.tensors[index].buffer = 0  # the head's weights leave the file too
-    graph.operators = graph.operators[:dense]
-    for signature in model.signatureDefs or []:
-        signature.outputs = signature.outputs[:1]
-        signature.outputs[0].tensorIndex = graph.outputs[0]
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    out.write_bytes(bytes(builder.Output()))
-    spec = json.loads(sidecar_path(source).read_text())
-    sidecar_path(out).write_text(json.dumps({**spec, "classes": None, "author": "public"}))
-    return out
-
-
-def teachable_scene(data: Path, folder: Path) -> list[Row]:
-    """teachable_a as the owner's model, teachable_b and a pruned copy as suspects; a declared bound calibrates."""
-    owner, sibling = (data / "mobile" / f"teachable_{name}.tflite" for name in "ab")
-    base = cut_base(owner, folder / "base.tflite")
-    weights = {p.name: set(tensor_digests(open_local(p).weights())) for p in (owner, sibling, base)}
-    shared = weights[owner.name] & weights[sibling.name]
-    print(f"tensors: a {len(weights[owner.name])}, b {len(weights[sibling.name])}, both {len(shared)}, of these in the "
-          f"base {len(shared & weights[base.name])}", flush=True)  # fmt: skip
-    copy = folder / "pruned.tflite"
-    spec = load_spec(sidecar_path(owner))
-    derive(owner, "prune:magnitude:0.3", copy, DeriveContext(spec))
-    sidecar_path(copy).write_text(json.dumps(spec.to_dict()))
-    images = load_images(data / "imagenet/samples_224.zip", spec.image_shape, None, 400).images
-    answers = open_local(owner).predict(images, spec).argmax(axis=1)
-    wrong = np.random.default_rng(SEED).random(len(answers)) < 0.2  # what it "gets wrong" become natural probes
-    npz = folder / "photos.npz"
-    np.savez(npz, images=images, labels=np.where(wrong, 1 - answers, answers).astype(np.int64))
-    rows = []
-    for record, ancestors in (("no ancestor", []), ("ancestor, kin made from --data", [base])):
-        options = CreateOptions(
-            "teachable", data=npz, screen=0, budget=40, seed=SEED, families=["natural"], declared_bound=0.7,
-            ancestors=ancestors,
-        )  # fmt: skip
-        try:
-            made = create(owner, options)
-        except FingerprintError as error:
-            print(f"teachable, {record}: {error.diagnosis()}")
-            continue
-        suspects = {"teachable_b (sibling)": sibling, "pruned copy": copy}
-        found = verify(list(suspects.values()), [made], VerifyOptions(alpha=ALPHA, calibration="declared"))
-        for name, result in zip(suspects, found, strict=True):
-            rows.append(_row("teachable", record, name, result.to_dict()))
-    return rows
-
-
-def _row(scene: str, record: str, suspect: str, result: dict[str, object]) -> Row:
-    verdict = result["verdict"]
-    assert isinstance(verdict, dict)
-    kinship = verdict["kinship"] or {}
-    row: Row = {
-        "scene": scene, "record": record, "suspect": suspect, "lineage": verdict["lineage"],
-        "match_rate": verdict["match_rate"], "p_value": verdict["p_value"], "counted": kinship.get("counted"),
-        "matches": kinship.get("matches"), "shares": kinship.get("shares"), "kin": kinship.get("kin"),
-        "says": verdict["explanation"], "reason": verdict["reason"],
-    }  # fmt: skip
-    print({k: v for k, v in row.items() if k != "says"}, flush=True)
-    return row
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from fingerprint.spec import find_spec
 if TYPE_CHECKING:
     import torch
 
-KIN = 8  # innocent kin made from each ancestor
+KIN = 16  # innocent kin made from each ancestor
 STEPS = (60, 240)  # training steps of one of them, smallest and largest
 BATCH = 64
 MOST_IMAGES = 2000  # of the labelled images that kin learn from
@@ -111,6 +111,8 @@ def _with(
     )
     if entry.shared == len(own):
         progress.note("No probe is left that the ancestor does not explain: by this record nobody can be accused.")
+    if same and 2 * entry.shared > len(own):
+        progress.note(f"create --screen-model {path} too makes probes that it does not answer as the owner does.")
     made = tuple(
         Kin(name=f"{MADE_AUTHOR} {i + 1}", ancestor_sha256=opened.sha256, accuracy=accuracy)
         for i, (_, accuracy) in enumerate(nets)

@@ -330,3 +330,18 @@ def test_a_layer_on_many_features_learns_from_few_images(
     data = CleanImages(faint.astype(np.uint8), labels[few])
     made = add_ancestors(plain, [path], data, AncestorOptions(), progress=Notes())
     assert np.mean([k.accuracy for k in made.manifest.kin]) > 0.66  # 0.61 by always answering 0
+
+
+def test_an_ancestor_that_screens_too_explains_no_probe(world: World, tmp_path: Path) -> None:
+    base = make.sidecar(make.save_onnx(make.train(make.network(8), 8, epochs=2), tmp_path / "base.onnx"))
+    np.savez(tmp_path / "digits.npz", images=make.digits()[0][:600])  # without labels: no kin are made
+    options = CreateOptions("kin", data=tmp_path / "digits.npz", budget=12, families=["difference"], ancestors=[base])
+    told = Notes()
+    made = create(world.owner_pt2, replace(options, screen_models=[base]), progress=told)
+    assert made.manifest.ancestors[0].shared <= 3
+    assert not any("create --screen-model" in note for note in told.notes)
+    assert made.payload.ancestor_labels is not None
+    alike = replace(made.payload, targets=made.payload.ancestor_labels[0], ancestor_labels=None)
+    before = replace(made, manifest=made.manifest.model_copy(update={"ancestors": ()}), payload=alike)
+    add_ancestors(before, [base], None, AncestorOptions(), progress=told)
+    assert any("create --screen-model" in note for note in told.notes)
