@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fingerprint.errors import DataError, UsageError
+from fingerprint.remote.interface import RemoteOptions
 
 if TYPE_CHECKING:
     from cli.access import Selection
     from cli.records import Records
     from cli.terminal import Terminal
     from fingerprint.api.blackbox import ResponsesSubject
+    from fingerprint.api.verify import VerifyOptions
 
 TOKEN = "FINGERPRINT_TOKEN"  # noqa: S105  (the variable's name)
 _BYTES = 1024 * 1024  # of a file of headers or class names
@@ -100,6 +102,23 @@ def warn(urls: Sequence[str], sent: Mapping[str, str], terminal: Terminal) -> No
         terminal.note(f"Probes that are sent to {url} count as exposed from now on.")
         if sent and url.lower().startswith("http:") and not url.lower().startswith(_LOOPBACK):
             terminal.note(f"The headers ({', '.join(sent)}) go to {url} unencrypted: https would protect them.")
+
+
+def note_unused(asked: VerifyOptions, headers_file: Path | None, terminal: Terminal) -> None:
+    """Say which flags have no effect where every suspect is a file."""
+    usual, given = RemoteOptions(), asked.remote
+    pairs = {
+        "--protocol": given.protocol != usual.protocol,
+        "--batch": given.batch != usual.batch,
+        "--rate": given.rate != usual.rate,
+        "--retries": given.retries != usual.retries,
+        "--timeout": given.timeout_s != usual.timeout_s,
+        "--headers": headers_file is not None,
+        "--output-name": given.output != usual.output,
+        "--class-names": given.class_names != usual.class_names,
+    }
+    if unused := [flag for flag, differs in pairs.items() if differs]:
+        terminal.note(f"No effect on files, only on endpoints: {', '.join(unused)}.")
 
 
 def answered(

@@ -179,6 +179,10 @@ def verify(
                 from cli.remote import warn
 
                 warn(urls, asked.remote.headers, terminal)
+            elif responses is None and all(isinstance(place, Path) for place in places):
+                from cli.remote import note_unused
+
+                note_unused(asked, headers, terminal)
             code = _verify(subjects, asked, request, pool, terminal, records, selection, stack, dating)
     raise typer.Exit(code)
 

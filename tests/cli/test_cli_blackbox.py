@@ -47,6 +47,13 @@ def serving(path: Path, *, guarded: bool = False) -> Iterator[str]:
 SPEC = ("--spec", "owner.onnx.spec.json")
 
 
+def test_flags_of_endpoints_have_no_effect_on_files(copied: Tool) -> None:
+    done = copied("verify", "derived.onnx", *SPEC, "--rate", "5", "--batch", "2", "-f", "json")
+    assert done.json["results"][0]["status"] == "decided"
+    assert "No effect on files, only on endpoints: --batch, --rate." in done.err
+    assert "No effect" not in copied("verify", "derived.onnx", *SPEC, "-f", "json").err
+
+
 def test_an_endpoint(copied: Tool) -> None:
     with serving(copied.cwd / "derived.onnx") as url:
         done = copied("verify", url, *SPEC, "-f", "json")
