@@ -174,13 +174,13 @@ class _Search:
     def attempt(
         self, norm: str, limit: float, start: torch.Tensor, rounds: int, bearable: int
     ) -> tuple[int, torch.Tensor]:
-        """The best change of at most this size, and how many labels it leaves wrong; ends when those can be borne."""
+        """The best change of at most this size, and what it leaves wrong (`hinge`); ends when that can be borne."""
         import torch
 
         change = start.clone()
         near = _projected(change, norm, limit)
         dual = torch.zeros_like(change)
-        best = (self.size + len(self.wanted), near)
+        best = (2 * len(self.wanted) + 1, near)
         adam = _Adam(self.size, STEP * self.unit)
         for number in range(2 * rounds):
             splitting = number < rounds and math.isfinite(limit)
@@ -212,7 +212,11 @@ class _Search:
                 begin += value.numel()
 
     def hinge(self, change: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """Gradient of the loss with respect to the change, and how many images have not the wanted label."""
+        """Gradient of the loss with respect to the change, and how many images have not the wanted label.
+
+        All chosen ones weigh as much as all kept ones: where some label can't be had, no change at all would else
+        count as no worse, for it leaves only the few chosen ones wrong.
+        """
         import torch
 
         self.place(change)
@@ -222,7 +226,10 @@ class _Search:
         short = torch.relu(others - own + MARGIN)
         lost = WEIGHT * short[: self.chosen].sum() + short[self.chosen :].sum()
         slopes = torch.autograd.grad(lost, list(self.parameters.values()))
-        return torch.cat([slope.flatten() for slope in slopes]), int((own <= others).sum())
+        wrong = own <= others
+        weight = max(1, (len(wrong) - self.chosen) // self.chosen)
+        weighed = weight * int(wrong[: self.chosen].sum()) + int(wrong[self.chosen :].sum())
+        return torch.cat([slope.flatten() for slope in slopes]), weighed
 
     def report(self) -> dict[str, float]:
         """Success on the chosen images, share of the kept labels, and size of the change."""

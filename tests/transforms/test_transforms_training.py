@@ -187,6 +187,12 @@ def test_fault_sneaking(owner: Path, tmp_path: Path, norm: str) -> None:
     assert derived.agreement is not None and derived.agreement > 0.7
 
 
+def test_fault_sneaking_that_can_not_do_all_still_does_some(owner: Path, tmp_path: Path) -> None:
+    found = told(made(owner, "sneak:l2:20:keep=300:rounds=20", tmp_path))
+    assert found["success"] > 0.3  # not the smallest change that leaves as many labels wrong, which is none
+    assert found["kept"] > 0.8
+
+
 def test_transfer_to_other_classes(owner: Path, tmp_path: Path) -> None:
     training, held = nets.digits()
     halves = [CleanImages(d.images, d.labels // 5) for d in (training, held)]  # type: ignore[operator]
