@@ -1,6 +1,6 @@
 """False claims: what dishonest claimants win with and without the checks of a dispute, and whether honest ones pass.
 
-    python benchmarks/false_claims.py --data DIR [--out .bench/false_claims] [--budget 30] [--seeds 100]
+    python benchmarks/false_claims.py --data DIR [--out .bench/false_claims] [--budget 30] [--seeds 30]
                                       [--part honest|transferable|mislabelled|picked|nonce|all] [--shard 1/1]
 
 DIR holds the folder cifar10 of real models and images, and a manifest.json that names authors. Claimants own a real
@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(".bench/false_claims"))
     parser.add_argument("--budget", type=int, default=30)
-    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--part", choices=("honest", *CLAIMANTS, "all"), default="all")
     parser.add_argument("--shard", default="1/1", help="of the honest records: 1/2 and 2/2 may run side by side")
     given = parser.parse_args()

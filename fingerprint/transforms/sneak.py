@@ -33,6 +33,7 @@ MARGIN = 0.5  # by which the wanted logit leads
 STEP = 0.02  # of the solver, relative to the spread of the weights
 PENALTY = 0.5  # of ADMM, in units of the loss per spread of the weights
 SEARCHES = 10  # sizes that are tried
+CHOSEN = 20  # kept images whose label may be lost for one chosen image's, and not more of them than are kept
 WEIGHT = 5.0  # of a chosen image's hinge loss against a kept one's, before averaging
 
 
@@ -214,8 +215,8 @@ class _Search:
     def hinge(self, change: torch.Tensor) -> tuple[torch.Tensor, int]:
         """Gradient of the loss with respect to the change, and how many images have not the wanted label.
 
-        All chosen ones weigh as much as all kept ones: where some label can't be had, no change at all would else
-        count as no worse, for it leaves only the few chosen ones wrong.
+        A chosen one counts as many: where some label can't be had, no change at all would else count as no worse, for
+        it leaves only the few chosen ones wrong.
         """
         import torch
 
@@ -227,7 +228,7 @@ class _Search:
         lost = WEIGHT * short[: self.chosen].sum() + short[self.chosen :].sum()
         slopes = torch.autograd.grad(lost, list(self.parameters.values()))
         wrong = own <= others
-        weight = max(1, (len(wrong) - self.chosen) // self.chosen)
+        weight = max(1, min(CHOSEN, (len(wrong) - self.chosen) // self.chosen))
         weighed = weight * int(wrong[: self.chosen].sum()) + int(wrong[self.chosen :].sum())
         return torch.cat([slope.flatten() for slope in slopes]), weighed
 
