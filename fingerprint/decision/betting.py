@@ -45,21 +45,21 @@ def log_wealth(matches: NDArray[np.bool_], count: int, most: int, bettor: Bettor
     Returns:
         (R, T); +inf from where the hypothesis is impossible.
     """
-    wealth = np.zeros(matches.shape)
-    current = np.zeros(len(matches))
-    seen = np.zeros(len(matches))
-    for t in range(matches.shape[1]):
-        hit = matches[:, t]
-        mean = np.clip((most - seen) / (count - t), 0.0, 1.0)
-        expected = (bettor.matches + seen) / (bettor.probes + t)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            kelly = (expected - mean) / (mean * (1.0 - mean))
-            stake = np.clip(np.where(mean < 1.0, kelly, 0.0), 0.0, bettor.staked / mean)
-            won = np.where(mean > 0.0, np.log1p(stake * (1.0 - mean)), np.inf)
-            lost = np.where(mean > 0.0, np.log1p(-stake * mean), 0.0)
-        current = np.where(np.isinf(current), current, current + np.where(hit, won, lost))
-        wealth[:, t] = current
-        seen += hit
+    asked = np.arange(matches.shape[1])
+    seen = matches.cumsum(axis=1) - matches  # before each answer
+    mean = np.clip((most - seen) / (count - asked), 0.0, 1.0)
+    expected = (bettor.matches + seen) / (bettor.probes + asked)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kelly = (expected - mean) / (mean * (1.0 - mean))
+        stake = np.clip(np.where(mean < 1.0, kelly, 0.0), 0.0, bettor.staked / mean)
+        won = np.where(mean > 0.0, np.log1p(stake * (1.0 - mean)), np.inf)
+        lost = np.where(mean > 0.0, np.log1p(-stake * mean), 0.0)
+    gains = np.where(matches, won, lost)
+    ended = np.isinf(gains)  # the hypothesis is impossible, or all is lost: for good
+    wealth = np.where(ended, 0.0, gains).cumsum(axis=1)
+    for row in np.nonzero(ended.any(axis=1))[0]:
+        first = int(ended[row].argmax())
+        wealth[row, first:] = gains[row, first]
     return wealth
 
 
