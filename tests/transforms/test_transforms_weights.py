@@ -291,6 +291,7 @@ def test_a_missing_package_names_its_extra(files: dict[str, Path], monkeypatch: 
     assert caught.value.extra == "onnx"
 
 
+@pytest.mark.slow  # imports torch in a process of its own
 def test_a_full_disk_is_an_error(files: dict[str, Path], tmp_path: Path) -> None:
     """Torch's writer would end the process, with a traceback of its own in C++."""
     sources = [str(files[kind]) for kind in ("pt2", "torchscript")]
