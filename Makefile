@@ -39,6 +39,7 @@ docs: $(STAMP)  ## the reference from the code, then the site in build/site
 bench: $(STAMP)  ## figures of docs/results.md; DATA=folder of real models (see benchmarks/README.md)
 	$(BIN)/python benchmarks/effectiveness.py --data $(DATA)
 	$(BIN)/python benchmarks/speed.py --data $(DATA)
+	$(BIN)/python benchmarks/verify_speed.py --data $(DATA)
 	$(BIN)/python benchmarks/formats.py --data $(DATA)
 	$(BIN)/python benchmarks/hostile.py
 	$(BIN)/python benchmarks/adaptation.py --data $(DATA)
