@@ -109,7 +109,8 @@ def main() -> None:
     for suffix, how in WAYS.items():
         if arguments.only and suffix[1:] not in arguments.only.split(","):
             continue
-        made = folder / f"suspect{suffix}"
+        made = folder / suffix[1:] / f"suspect{suffix}"  # some are two files
+        made.parent.mkdir(exist_ok=True)
         try:
             if not made.exists():
                 derive(source, how, made, DeriveContext(spec))
