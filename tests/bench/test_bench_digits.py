@@ -48,7 +48,6 @@ def built(folder: Path, plan: Plan, splits: Splits, *, build: bool = True) -> li
         return list(made.members())
 
 
-@pytest.mark.slow  # builds the small zoo twice
 def test_a_killed_build_goes_on_where_it_was(
     folder: Path, plan: Plan, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
