@@ -16,7 +16,7 @@ demo: $(STAMP)  ## the main job end to end on a small real model, in about two m
 	$(BIN)/python examples/demo.py
 
 test: $(STAMP)  ## everything but the long suites; fast unit tests first
-	$(BIN)/python -m pytest -q -m "not slow and not cuda" tests/test_*.py tests/decision
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not cuda" -n 2 tests/test_*.py tests/decision
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not cuda" -n 2 --dist loadfile \
 		tests/cli tests/api tests/docs tests/bench tests/examples tests/transforms tests/runtimes tests/engine tests/remote \
 		tests/store tests/sources tests/report tests/probes tests/golden
