@@ -36,7 +36,7 @@ _DISTINCT = 8  # different inputs after which equal answers are called constant
 
 @dataclass
 class _Search:
-    """One model's search: double while it does not cost; many small gains add up."""
+    """One model's search: double while it does not cost; many small gains add up. Where none gains: halve."""
 
     size: int  # that the next batch should have
     most: int
@@ -47,6 +47,8 @@ class _Search:
     cold: bool = True  # the first batch pays for memory and code that later ones reuse
     settled: bool = False
     again: bool = False  # this size was timed once and looked slow
+    first: int = 0  # the size that was timed first
+    down: bool = False  # smaller ones than the first are tried
     memory: int = 0  # resident bytes after the first batch
     rests: dict[int, int] = field(default_factory=dict)  # sizes between the best and the next one: how often tried
     even: int = 0  # size of the equal parts that a call was last divided into
@@ -75,14 +77,24 @@ class _Search:
             self.cold, self.memory = False, resident_bytes()
             return
         rate = count / max(seconds, 1e-9)
-        promising = rate > self.best_rate * _LOSS
+        self.first = self.first or count
+        promising = rate > self.best_rate * (_GAIN if self.down else _LOSS)
+        slow = rate <= self.best_rate * _AGAIN
         if rate > self.best_rate * _GAIN:
             self.best, self.best_rate = count, rate
-        room = 2 * (resident_bytes() - self.memory) < _MOST_GROWTH
-        if promising and room and 2 * count <= self.most:
-            self.size, self.again = 2 * count, False
-        elif not promising and not self.again and rate > self.best_rate * _AGAIN:
+        if not promising and not slow and not self.again:
             self.again = True
+            return
+        self.again = False
+        if not self.down:
+            room = 2 * (resident_bytes() - self.memory) < _MOST_GROWTH
+            if promising and room and 2 * count <= self.most:
+                self.size = 2 * count
+                return
+            self.down = True
+            promising = self.best == self.first and not promising
+        if promising and self.best // 2 >= self.least:
+            self.size = self.best // 2
         else:
             self.size, self.settled = self.best, True
 
@@ -111,8 +123,8 @@ class BatchTuner:
         """The search of this model, begun if there is none."""
         found = self._searches.get(loaded)
         if found is None:
-            fixed = loaded.signature.batch
             low, high = loaded.batch_range
+            fixed = loaded.signature.batch or (low if low == high else None)
             most = max(low, min(high or self.most_bytes, self.most_bytes // input_bytes))
             first = min(most, max(low, min(_FIRST[1], max(_FIRST[0], _FIRST_BYTES // input_bytes))))
             found = _Search(fixed or first, fixed or most, low, fixed is not None, settled=fixed is not None)

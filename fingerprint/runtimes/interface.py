@@ -38,7 +38,8 @@ class LoadedModel(ABC):
     """An opened model. `signature` says what the file says; `predict` answers.
 
     `batch_range`: smallest and largest batch that `predict` takes where the signature leaves the batch open (None: no
-    upper bound). `concurrent`: calls of `predict` that may run at a time and gain by it, for files of a fixed batch.
+    upper bound); (1, 1) also where an answer would depend on what else is in its batch. `concurrent`: calls of
+    `predict` that may run at a time and gain by it, for files of a fixed batch.
     `own_batch`: the batch that the file was converted for, where it bears others at the cost of being set up anew.
     `offloads`: `predict` computes on a device of its own and leaves the CPU free.
     """

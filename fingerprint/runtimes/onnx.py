@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 from pathlib import Path
@@ -33,6 +34,7 @@ _DTYPES = {
 }
 _CUDA = "CUDAExecutionProvider"
 _CUDA_SETTINGS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}  # TensorFloat-32 keeps 10 bits of a factor
+_DYNAMIC = b"DynamicQuantize"  # ...Linear, ...MatMul, ...LSTM: names of operators in the file
 _AGREE = 1e-3  # largest difference of a conversion, relative to the largest output
 
 
@@ -59,6 +61,8 @@ class OnnxModel(LoadedModel):
         self._device = device
         self.offloads = device != CPU
         self._path = path
+        if _ranges_from_batch(path):
+            self.batch_range = (1, 1)
         self._input = _only_input(session)
         outputs = session.get_outputs()
         if not outputs or outputs[0].type not in _DTYPES:
@@ -152,7 +156,8 @@ class OnnxRuntime(Runtime):
         device = options.device or CPU
         model = OnnxModel(_session(path, options.threads, device), path, device)
         threads = options.threads or cores()
-        if device == CPU and model.signature.batch is not None and threads > 1:
+        one_size = model.signature.batch is not None or model.batch_range == (1, 1)
+        if device == CPU and one_size and threads > 1:
             # small batches: one thread each, several at a time
             model = OnnxModel(_session(path, 1), path)
             model.concurrent = threads
@@ -163,6 +168,12 @@ class OnnxRuntime(Runtime):
         from fingerprint.runtimes.onnx_weights import read
 
         return read(path)
+
+
+def _ranges_from_batch(path: Path) -> bool:
+    """Whether the file sets 8-bit ranges while it runs: for a whole batch, so that answers depend on the company."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.find(_DYNAMIC) >= 0
 
 
 # Threads that wait must soon sleep, or they take the cores of whoever else has work (`engine.environment.SPIN` says the

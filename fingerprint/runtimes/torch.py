@@ -20,7 +20,7 @@ from fingerprint.runtimes.devices import CPU
 from fingerprint.runtimes.formats import Format
 from fingerprint.runtimes.interface import LoadOptions, Runtime
 from fingerprint.runtimes.packages import require, version_of
-from fingerprint.runtimes.torch_model import TorchModel, raise_if_out_of_memory, reason
+from fingerprint.runtimes.torch_model import TorchModel, raise_if_out_of_memory, ranges_from_batch, reason
 from fingerprint.runtimes.torch_package import PackageModel
 
 
@@ -123,7 +123,8 @@ def _load_script(path: Path, device: str = CPU) -> TorchModel:
 
     try:
         module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
-        return TorchModel(module.eval(), device=device)
+        alone = ranges_from_batch(str(module.inlined_graph))
+        return TorchModel(module.eval(), batch_range=(1, 1 if alone else None), device=device)
     except MemoryError:
         raise
     except Exception as error:  # a damaged archive fails anywhere in torch's reader

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from fingerprint.runtimes.interface import LoadedModel
 if TYPE_CHECKING:
     import torch
 
+_RANGES = re.compile(r"choose_qparams(?!\w*per_token)|\bquantized(?:::|\.)\w*dynamic")
 UNKNOWN = Signature(shape=(), dtype="float32")  # of files that do not say how they want their input
 
 
@@ -56,6 +58,11 @@ class TorchModel(LoadedModel):
         for parameter in self._module.parameters():  # TorchScript has no requires_grad_ of a whole module
             parameter.requires_grad_(False)
         return self._module
+
+
+def ranges_from_batch(operators: str) -> bool:
+    """Whether operators set 8-bit ranges while they run, for a whole batch: answers depend on the company."""
+    return _RANGES.search(operators) is not None
 
 
 def reason(error: BaseException) -> str:

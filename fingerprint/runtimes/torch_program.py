@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fingerprint.errors import UnreadableModel, UnsupportedModel
 from fingerprint.model import Signature
 from fingerprint.runtimes.devices import CPU
-from fingerprint.runtimes.torch_model import TorchModel, raise_if_out_of_memory, reason
+from fingerprint.runtimes.torch_model import TorchModel, raise_if_out_of_memory, ranges_from_batch, reason
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +51,8 @@ def load_program(path: Path, device: str = CPU) -> TorchModel:
         with path.open("rb") as file:
             program = torch.export.load(file)
         signature, batch_range = _program_signature(program)
+        if batch_range[0] == 1 and any(ranges_from_batch(str(node.target)) for node in program.graph.nodes):
+            batch_range = (1, 1)
         if device != CPU:
             from torch.export.passes import move_to_device_pass
 

@@ -71,9 +71,9 @@ def test_every_input_is_answered_once_and_in_order(
         assert sum(model.sizes) <= (calls + 1) * count + least * len(model.sizes)
 
 
-def found_size(rate, *, count: int = 400, most: int = 1000) -> int:
+def found_size(rate, *, most: int = 1000, least: int = 1) -> int:
     """The size that the search settles on for a throughput curve."""
-    search = _Search(size=32, most=most)
+    search = _Search(size=32, most=most, least=least)
     for _ in range(20):
         if search.settled:
             break
@@ -86,12 +86,20 @@ def test_the_search_doubles_while_it_pays() -> None:
     assert found_size(lambda size: 100.0) == 32
     assert found_size(float) == 512
     assert found_size(lambda size: float(min(size, 128))) == 128
-    assert found_size(lambda size: 1000.0 / size) == 32
     assert found_size(float, most=100) == 64
     assert found_size(lambda size: 100.0 + size / 10) == 512  # small gains add up
     slow_once = iter((9.0, 10.0, 9.0, 12.0, 1.0))
     assert found_size(lambda size: next(slow_once)) == 64
     assert found_size(lambda size: 90.0 if size == 64 else float(size)) == 512
+
+
+def test_the_search_halves_where_more_is_slower() -> None:
+    assert found_size(lambda size: 1000.0 / size) == 1
+    assert found_size(lambda size: 1000.0 / size, least=8) == 8
+    curve = {16: 110.0, 8: 111.0, 32: 100.0, 64: 70.0}
+    assert found_size(curve.__getitem__) == 16
+    slow_once = iter((9.0, 10.0, 7.0, 9.0, 12.0, 9.0))  # 32, 32, 64, then 16 twice, 8
+    assert found_size(lambda size: next(slow_once)) == 16
 
 
 def test_the_first_batch_does_not_count() -> None:
