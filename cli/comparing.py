@@ -12,6 +12,7 @@ from cli.exits import Expect, FailOn, Finding
 if TYPE_CHECKING:
     from cli.access import Selection
     from cli.output import Target
+    from cli.terminal import Terminal
     from fingerprint.api.results import Result
     from fingerprint.api.verify import VerifyOptions
 
@@ -50,6 +51,22 @@ def with_closed(results: Iterable[Result], selection: Selection) -> Generator[Re
         if count % each == 0:
             for row, reason in selection.closed:
                 yield Result(result.suspect, FingerprintRef(row.id, row.name), "skipped", reason)
+
+
+def note_unlabelled(data: Path | None, selection: Selection, terminal: Terminal) -> None:
+    """Say for which fingerprints the images of `--data` have no labels. Raises DataError: they can't be read."""
+    if data is None:
+        return
+    from fingerprint.data import has_labels
+
+    classes = sorted({f.manifest.outputs for f in selection.fingerprints})
+    for count in (count for count in classes if not has_labels(data, count)):
+        names = sorted({f.manifest.name for f in selection.fingerprints if f.manifest.outputs == count})
+        terminal.note(
+            f"The images of --data have no labels for {count} classes ({', '.join(names)}): a suspect without a spec "
+            "is settled on those of the record, if it keeps some. Labels are one folder per class, or `labels` in "
+            "an .npz."
+        )
 
 
 def parameters(

@@ -64,6 +64,27 @@ def look_for_images(path: Path) -> None:
         raise DataError(f"{path} can't be read as images: it is no folder, zip or .npz", remedy=_REMEDY)
 
 
+def has_labels(path: Path, classes: int) -> bool:
+    """Whether the images would be labelled for a network of so many classes, told from names alone.
+
+    Raises:
+        DataError: see `look_for_images`; or a damaged archive.
+    """
+    look_for_images(path)
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return "labels" in file.files
+        if path.is_dir():
+            names = [p.relative_to(path).as_posix() for p in path.rglob("*") if p.suffix.lower() in SUFFIXES]
+        else:
+            with zipfile.ZipFile(path) as archive:
+                names = [n for n in archive.namelist() if PurePosixPath(n).suffix.lower() in SUFFIXES]
+    except Exception as error:  # a damaged file fails anywhere in numpy or zipfile, with their own classes
+        raise DataError(f"{path} can't be read as images: {error}", remedy=_REMEDY) from error
+    return bool(names) and _folder_labels(sorted(names), classes) is not None
+
+
 def load_images(path: Path, shape: tuple[int, int, int], classes: int | None, limit: int | None = None) -> CleanImages:
     """Read clean images, resized to `shape` (H, W, C).
 

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from fingerprint import data as data_module
-from fingerprint.data import CleanImages, load_images, resize
+from fingerprint.data import CleanImages, has_labels, load_images, resize
 from fingerprint.errors import DataError
 from fingerprint.limits import DEFAULT
 from fingerprint.model import Images
@@ -111,6 +111,31 @@ def test_unlabelled(names: tuple[str, ...], classes: int | None, container: Cont
 def test_an_image_outside_all_folders_makes_it_unlabelled(container: Container, tmp_path: Path) -> None:
     files = {**classes_of("0", "1"), "stray.png": encoded(picture(5))}
     assert load_images(pack(tmp_path, files, container), SHAPE, 2).labels is None
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize(
+    ("names", "classes"), [(("ape", "cat"), 2), (("ape", "cat"), 3), (("0", "7"), 8), (("0", "7"), 7)]
+)
+def test_labels_are_told_from_names_alone(
+    names: tuple[str, ...], classes: int, container: Container, tmp_path: Path
+) -> None:
+    path = pack(tmp_path, classes_of(*names), container)
+    assert has_labels(path, classes) == (load_images(path, SHAPE, classes).labels is not None)
+    assert has_labels(path, classes) == (classes in (2, 8))
+
+
+def test_labels_of_arrays_and_of_nothing(tmp_path: Path) -> None:
+    images = np.zeros((2, *SHAPE), np.uint8)
+    np.savez(tmp_path / "with.npz", images=images, labels=np.zeros(2, np.int64))
+    np.savez(tmp_path / "without.npz", images=images)
+    (tmp_path / "broken.npz").write_bytes(b"no archive")
+    (tmp_path / "empty").mkdir()
+    assert has_labels(tmp_path / "with.npz", 2) and not has_labels(tmp_path / "without.npz", 2)
+    assert not has_labels(tmp_path / "empty", 2)
+    for name in ("broken.npz", "absent"):
+        with pytest.raises(DataError):
+            has_labels(tmp_path / name, 2)
 
 
 def test_a_folder_inside_the_zip_is_no_class(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def run(sources: Sequence[str], options: AuditOptions, request: Request, manner:
         Reports(request.targets, verbose=request.verbose, private=request.show_probes) as reports,
     ):
         selection = journal.select(request.against, trusted_keys(home, request.keys))
+        comparing.note_unlabelled(options.verify.data, selection, terminal)
         asked = comparing.parameters(sources, selection, options.verify) | {"shard": manner.shard}
         asked |= {"open_all": True} if options.open_all else {}
         audit = _Audit(selection, options, manner, request, journal, reports, terminal, ignoring.suppressor(entries))

@@ -183,6 +183,10 @@ def verify(
                 from cli.remote import note_unused
 
                 note_unused(asked, headers, terminal)
+            if data is not None:
+                from cli.comparing import note_unlabelled
+
+                note_unlabelled(data, selection, terminal)
             code = _verify(subjects, asked, request, pool, terminal, records, selection, stack, dating)
     raise typer.Exit(code)
 

@@ -76,14 +76,12 @@ def spent(budget: int | None) -> str:
 
 
 def clean_images(fingerprint: Fingerprint, data: Path | None) -> CleanImages | None:
-    """Labelled clean images: `--data`, else those kept in the record. Raises DataError: see `load_images`."""
-    given = _given(fingerprint, data) if data is not None else None
-    return given or _kept(fingerprint)
+    """Clean images, labelled or not: `--data`, else those kept in the record. Raises DataError: see `load_images`."""
+    return _given(fingerprint, data) if data is not None else _kept(fingerprint)
 
 
-def _given(fingerprint: Fingerprint, data: Path) -> CleanImages | None:
-    images = load_images(data, fingerprint.manifest.probes.shape, fingerprint.manifest.outputs, CLEAN_USED)
-    return images if images.labels is not None else None
+def _given(fingerprint: Fingerprint, data: Path) -> CleanImages:
+    return load_images(data, fingerprint.manifest.probes.shape, fingerprint.manifest.outputs, CLEAN_USED)
 
 
 def _kept(fingerprint: Fingerprint) -> CleanImages | None:
@@ -113,7 +111,7 @@ class Settling:
         self._answers = CleanAnswers(asker.predict, lambda: asker.meter.sent)
         self._settled: dict[Key, Fed] = {}
         self._candidates: dict[InputSpec, tuple[InputSpec, ...]] = {}
-        self._loaded: dict[tuple[tuple[int, int, int], int], CleanImages | None] = {}
+        self._loaded: dict[tuple[tuple[int, int, int], int], CleanImages] = {}
 
     def feed(self, fingerprint: Fingerprint, share: int | None) -> Fed:
         """Settle it.
@@ -129,7 +127,10 @@ class Settling:
         """
         clean = self._clean(fingerprint)
         if clean is None:
-            return Fed(reason="There is neither an input spec nor a clean image to settle how it wants its input.")
+            unlabelled = " (those of --data have no labels)" if self._data is not None else ""
+            return Fed(
+                reason=f"There is neither an input spec nor a clean image{unlabelled} to settle how it wants its input."
+            )
         classes, options = fingerprint.manifest.outputs, self._options(fingerprint)
         if share is not None:
             clean = clean.take(self._asker.fit(share // 2 // len(options)))
@@ -159,8 +160,9 @@ class Settling:
         return self._candidates[like]
 
     def _clean(self, fingerprint: Fingerprint) -> CleanImages | None:
-        """See `clean_images`; `--data` is read once for all that want it alike."""
+        """Labelled ones: `--data`, read once for all that want it alike, else those of the record."""
         key = fingerprint.manifest.probes.shape, fingerprint.manifest.outputs
         if self._data is not None and key not in self._loaded:
             self._loaded[key] = _given(fingerprint, self._data)
-        return self._loaded.get(key) or _kept(fingerprint)
+        given = self._loaded.get(key)
+        return given if given is not None and given.labels is not None else _kept(fingerprint)

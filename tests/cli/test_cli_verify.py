@@ -62,6 +62,24 @@ def test_inconclusive_without_a_spec_or_clean_images(owner: Tool, tmp_path: Path
     assert rows(settled.json)[0]["adaptation"]["origin"] == "settled on clean images"
 
 
+def test_images_without_labels_are_told(owner: Tool, tmp_path: Path) -> None:
+    """They settle nothing: nobody must think that they did."""
+    import numpy as np
+
+    bare, plain = tmp_path / "bare.onnx", tmp_path / "plain.npz"
+    bare.write_bytes((owner.cwd / "derived.onnx").read_bytes())
+    np.savez(plain, images=np.load(owner.cwd / "data.npz")["images"][:50])
+    for verb in ("verify", "audit"):
+        done = owner(verb, bare, "--data", plain, "--against", "owner", "-f", "json")
+        assert "no labels for 10 classes (owner)" in done.err and "one folder per class" in done.err
+        (row,) = rows(done.json)
+        assert row["verdict"]["lineage"] == "inconclusive" and "--data have no labels" in row["verdict"]["reason"]
+        assert "no labels" not in owner(verb, bare, "--data", owner.cwd / "data.npz", "--against", "owner").err
+    plain.write_bytes(b"no archive")
+    done = owner("verify", bare, "--data", plain, "--against", "owner")
+    assert done.code == 2 and "can't be read" in done.err
+
+
 def test_the_owners_file_is_recognised_by_its_digest(owner: Tool) -> None:
     done = owner("verify", "owner.onnx", "--expect", "intact", "-f", "json")
     (row,) = rows(done.json)
@@ -354,6 +372,17 @@ def test_ctrl_c(owner: Tool, tmp_path: Path) -> None:
     assert (done.code, done.out) == (130, "")
     assert done.err.strip().count("\n") == 0 and "nterrupted" in done.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("module", ["fingerprint.engine.environment", "cli.early", "cli.app", "typer"])
+def test_ctrl_c_while_it_starts(owner: Tool, module: str) -> None:
+    """Whatever is being imported then."""
+    hook = f"class Hook:\n  def find_spec(self, name, *rest):\n    if name == {module!r}: raise KeyboardInterrupt"
+    code = f"import sys\n{hook}\nsys.meta_path.insert(0, Hook())\nfrom cli.main import main\nmain()"
+    command = [sys.executable, "-c", code, "verify", "derived.onnx"]
+    done = subprocess.run(command, env=owner.environment(), cwd=owner.cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "Interrupted: nothing half-done was kept.\n"
 
 
 def test_two_at_once(owner: Tool) -> None:
