@@ -1,13 +1,14 @@
 """Every format that a suspect may come in: does it load, does it answer as the owner does, what does it cost.
 
     python benchmarks/formats.py --data DIR [--out .bench] [--only resnet20|mobilenet_v2] [--runs 5] [--inputs 100]
+                                 [--formats "ncnn,MNN"]
 
-Each owner is converted to every format whose converter is there, and an unrelated model too. All are verified in
-isolated workers, label only, alpha 0.01 (resnet20 `fitted`, mobilenet_v2 by a declared bound). Agreement is with the
-owner's labels, on its 100 probes and on 100 clean images. Throughput is that of the engine (8-bit images in, checked
-answers out) in a process of its own: over eager PyTorch (the owner's .pt2) measured next to it, and over the bare
-runtime in its best batch in the same process. Memory is that process's peak. Records and files made before are
-used again.
+Each owner is converted to every format whose converter is there, and an unrelated model too; unrelated files made by
+others are looked at as they are. All are verified in isolated workers, label only, alpha 0.01 (resnet20 `fitted`,
+mobilenet_v2 by a declared bound). Agreement is with the owner's labels, on its 100 probes and on 100 clean images.
+Throughput is that of the engine (8-bit images in, checked answers out) in a process of its own: over eager PyTorch
+(the owner's .pt2) measured next to it, and over the bare runtime in its best batch in the same process. Memory is that
+process's peak. Records and files made before are used again.
 
 With FINGERPRINT_DEVICE=cuda the same table for what computes there; `--inputs 10000` for its throughput.
 """
@@ -20,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,6 +81,7 @@ class Case:
     name: str
     owner: Path
     stranger: Path
+    others: tuple[Path, ...]  # unrelated files as their authors made them
     images: Path
     options: CreateOptions
     calibration: str
@@ -93,6 +95,7 @@ def cases(data: Path, entries: dict[str, Entry]) -> dict[str, Case]:
             "resnet20",
             entries["akamaster_resnet20.pt2"].path,
             entries["benjames03_resnet20.onnx"].path,
+            (data / "mobile/mlperftiny_resnet8_float.tflite", data / "mobile/mlperftiny_resnet8_int8.tflite"),
             data / "cifar10/test.zip",
             CreateOptions("resnet20", references=references, data=data / "cifar10/train.zip", seed=1, screen=0),
             "fitted",
@@ -101,6 +104,7 @@ def cases(data: Path, entries: dict[str, Entry]) -> dict[str, Case]:
             "mobilenet_v2",
             entries["mobilenet_v2.pt2"].path,
             entries["efficientnet_lite0.onnx"].path,
+            (data / "mobile/mobilenet_v2_1.0_224_quant.tflite", data / "mobile/squeezenet_v1.1.param"),
             data / "imagenet/samples_224.zip",
             CreateOptions("mobilenet_v2", declared_bound=0.2, seed=1),
             "declared",
@@ -206,8 +210,10 @@ def measured(path: Path, images_file: Path, runs: int, inputs: int) -> dict[str,
     return found
 
 
-def rows_of(case: Case, out: Path, runs: int, inputs: int) -> Iterator[dict[str, object]]:
-    """The table of one owner: its own formats first, then the stranger's."""
+def rows_of(
+    case: Case, out: Path, runs: int, inputs: int, formats: Sequence[str] = tuple(FORMATS)
+) -> Iterator[dict[str, object]]:
+    """The table of one owner: its own formats first, then the stranger's, then files made by others."""
     spec: InputSpec = load_spec(sidecar_path(case.owner))
     clean = load_images(case.images, spec.image_shape, spec.classes, 100).images
     images_file = out / f"{case.name}-images.npy"
@@ -219,7 +225,7 @@ def rows_of(case: Case, out: Path, runs: int, inputs: int) -> Iterator[dict[str,
     options = VerifyOptions(
         alpha=ALPHA, label_only=True, allow_code=True, calibration=case.calibration  # type: ignore[arg-type]
     )  # fmt: skip
-    for name in FORMATS:
+    for name in formats:
         row: dict[str, object] = {"owner": case.name, "model": "owner", "format": name}
         made = convert(case.owner, name, clean, out / "formats" / case.name)
         if isinstance(made, str):
@@ -234,10 +240,12 @@ def rows_of(case: Case, out: Path, runs: int, inputs: int) -> Iterator[dict[str,
         except FingerprintError as error:
             row["why"] = error.message.splitlines()[0]
         yield row
-    for name in FORMATS:
+    for name in formats:
         made = convert(case.stranger, name, clean, out / "formats" / f"{case.name}-stranger")
         told: dict[str, object] = {"why": made} if isinstance(made, str) else _verdict(made, record, options)
         yield {"owner": case.name, "model": "stranger", "format": name, **told}
+    for path in case.others:
+        yield {"owner": case.name, "model": "by others", "format": path.name, **_verdict(path, record, options)}
 
 
 def _verdict(path: Path, record: Fingerprint, options: VerifyOptions) -> dict[str, object]:
@@ -263,6 +271,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["resnet20", "mobilenet_v2"])
     parser.add_argument("--runs", type=int, default=5, help="timed runs; 0 leaves speed and memory out")
     parser.add_argument("--inputs", type=int, default=100, help="that are answered in each run")
+    parser.add_argument("--formats", default=",".join(FORMATS), help="rows of the table, by commas")
     parser.add_argument("--measure", nargs=2, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -270,6 +279,9 @@ def main() -> None:
         return
     if arguments.data is None:
         parser.error("--data is needed")
+    formats = arguments.formats.split(",")
+    if unknown := set(formats) - set(FORMATS):
+        parser.error(f"no format is named {', '.join(sorted(unknown))}")
     keep_freed_memory()
     arguments.out.mkdir(parents=True, exist_ok=True)
     entries = stage(arguments.data, arguments.out)
@@ -280,7 +292,7 @@ def main() -> None:
         print(f"\n### {name}\n")
         print("| model | format | verdict | match | probes | clean | / eager | / bare | batch | peak MiB | |")
         print("|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
-        for row in rows_of(case, arguments.out, arguments.runs, arguments.inputs):
+        for row in rows_of(case, arguments.out, arguments.runs, arguments.inputs, formats):
             rows.append(row)
             show(row)
             (arguments.out / "formats.json").write_text(

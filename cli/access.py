@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fingerprint.errors import DatabaseOutdated, DatabaseReadOnly, KeyFileError, NotFound, StoreError, UsageError
+from fingerprint.frozen import dataclass
 from store.home import Home
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fingerprint.frozen import dataclass
 from fingerprint.limits import DEFAULT, MIB
 
 if TYPE_CHECKING:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fingerprint.errors import FingerprintError, NotFound, StoreError, Tampered
+from fingerprint.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.exits import Expect, FailOn, Finding
+from fingerprint.frozen import dataclass
 
 if TYPE_CHECKING:
     from cli.access import Selection

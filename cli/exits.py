@@ -8,8 +8,9 @@ Where several hold: 4 > 2 > 1 > 3 > 0.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+from fingerprint.frozen import dataclass
 
 OK, FOUND, ERROR, UNDECIDED, EVIDENCE = 0, 1, 2, 3, 4
 INTERRUPTED = 130

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias, get_type_hints
 
 import typer
+
+from fingerprint.frozen import dataclass
 
 if TYPE_CHECKING:
     from cli.output import Target

@@ -8,12 +8,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from fingerprint.errors import StoreError, UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.report.interface import Page, Report, Row, Summary
 from fingerprint.report.registry import report_class
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cli.output import PLAIN, Target
 from fingerprint.errors import NotFound, UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.report.interface import RecordView, Row, Summary
 
 if TYPE_CHECKING:

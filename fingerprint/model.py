@@ -6,12 +6,14 @@ Numpy only: this module is imported inside workers, which must start fast.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from dataclasses import fields as dataclass_fields
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fingerprint.frozen import dataclass
 
 Layout: TypeAlias = Literal["NCHW", "NHWC"]
 Channels: TypeAlias = Literal["RGB", "BGR", "L"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fingerprint.errors import SpecError
+from fingerprint.frozen import dataclass
 from fingerprint.limits import DEFAULT
 from fingerprint.model import Channels, InputSpec, Layout
 from fingerprint.runtimes.parts import main_file

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import NamedTuple
 
 from fingerprint.errors import Tampered
+from fingerprint.frozen import dataclass
 from store import runs, takeovers
 from store.connection import Connection, SqlValue
 from store.rows import RESULT_COLUMNS, verified

@@ -7,10 +7,10 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from fingerprint.errors import StoreError, Tampered
+from fingerprint.frozen import dataclass
 from fingerprint.limits import DEFAULT, Limits
 from store.files import TEMPORARY_PREFIX, private_folder, read_limited, write_atomic
 

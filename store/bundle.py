@@ -15,13 +15,13 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fingerprint.canonical import canonical
 from fingerprint.errors import DataError, KeyFileError, NotFound, StoreError, Tampered
+from fingerprint.frozen import dataclass
 from fingerprint.record import PAYLOAD_TYPE, Fingerprint
 from store import dsse, predicates
 from store.files import read_limited, write_atomic

@@ -6,13 +6,13 @@ The bytes that were verified are the bytes that get used, and an envelope has on
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
 
 from fingerprint.canonical import canonical
 from fingerprint.errors import SignatureInvalid, Tampered, UntrustedSigner
+from fingerprint.frozen import dataclass
 from store import algorithms
 from store.algorithms import LONGEST
 from store.encoding import decode_base64, encode_base64, fields, parse_canonical, text

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TypeAlias
 
 from fingerprint.errors import NotFound
+from fingerprint.frozen import dataclass
 from store import ledger
 from store.connection import Connection, SqlValue
 from store.ledger import now

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+from fingerprint.frozen import dataclass
 from store.files import private_folder
 
 VARIABLE = "FINGERPRINT_HOME"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -12,6 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from fingerprint.errors import KeyFileError
+from fingerprint.frozen import dataclass
 from fingerprint.limits import DEFAULT, Limits
 from store import algorithms
 from store.algorithms import Algorithm, PrivateKey, PublicKey, algorithm_of, key_id

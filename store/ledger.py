@@ -12,11 +12,11 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from fingerprint.errors import Tampered
+from fingerprint.frozen import dataclass
 from store.schema import compact_json
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fingerprint.canonical import canonical
 from fingerprint.errors import KeyFileError, StoreError, Tampered
+from fingerprint.frozen import dataclass
 from fingerprint.limits import DEFAULT
 from store.data_keys import LOCK
 from store.encoding import decode_base64, encode_base64, fields, parse_canonical

@@ -7,10 +7,11 @@ of its own, or as the branch of one that parted. Nothing is taken from a databas
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fingerprint.errors import HistoryDiverged, NameTaken, Tampered
+from fingerprint.frozen import dataclass
 from store import envelopes, index, ledger, takeovers, timestamps
 from store.exposures import EXPORT_COLUMNS, EXPOSURE_COLUMNS
 from store.ledger import Entry

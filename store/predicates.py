@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, ValidationError
 
 from fingerprint.errors import Tampered
+from fingerprint.frozen import dataclass
 from fingerprint.record import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, Digest, Frozen, Manifest
 from store.run_statement import (
     AUDIT,

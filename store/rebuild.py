@@ -6,10 +6,10 @@ signature, exposures, exports) stay as they are; the check that follows tells wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fingerprint.errors import Tampered
+from fingerprint.frozen import dataclass
 from fingerprint.record import parse_statement
 from store import dsse, envelopes, index, ledger, predicates, takeovers
 from store.migrations import expected_schema, schema_of, triggers

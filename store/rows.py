@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fingerprint.errors import StoreError, Tampered
+from fingerprint.frozen import dataclass
 from store.schema import compact_json, row_digest, unicode_only
 
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from fingerprint.canonical import canonical
+from fingerprint.frozen import dataclass
 from fingerprint.record import STATEMENT_TYPE, Digest, Frozen
 
 VERIFICATION = "urn:dnn-fingerprint:verification:v1"

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import secrets
 import threading
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fingerprint.errors import StoreError, Tampered
+from fingerprint.frozen import dataclass
 from fingerprint.record import PAYLOAD_TYPE, Fingerprint, Manifest, Payload, Tensors, parse_statement, statement
 from store import cipher, dsse
 

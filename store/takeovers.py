@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from itertools import pairwise
 
 from fingerprint.errors import Tampered
+from fingerprint.frozen import dataclass
 from store.connection import Connection, SqlValue
 from store.ledger import digest_rows
 from store.rows import verified

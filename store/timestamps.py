@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fingerprint.errors import HostFailed, HostTimedOut, KeyFileError, MissingExtra, Tampered, UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.limits import DEFAULT
 from store import ledger
 from store.files import read_limited

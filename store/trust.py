@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
 from fingerprint.errors import RevokedSigner, UntrustedSigner
+from fingerprint.frozen import dataclass
 from store.algorithms import PublicKey
 
 Times: TypeAlias = Callable[[bytes], "datetime | None"]  # envelope -> when a trusted timestamp says that it existed

@@ -14,11 +14,11 @@ import datetime
 import fnmatch
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from fingerprint.errors import UsageError
+from fingerprint.frozen import dataclass
 
 if TYPE_CHECKING:
     from fingerprint.api.results import Result

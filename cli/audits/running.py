@@ -8,7 +8,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from cli.output import Reports
 from cli.reporting import after
 from fingerprint.api.audit import examine
 from fingerprint.decision.correction import benjamini_hochberg
+from fingerprint.frozen import dataclass
 from fingerprint.remote.interface import ForgottenExposures
 from fingerprint.report.interface import Summary
 from store.home import Home

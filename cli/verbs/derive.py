@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import options as flags
+from fingerprint.frozen import dataclass
 
 if TYPE_CHECKING:
     from fingerprint.transforms.derive import Derived

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from cli import options as flags
+from fingerprint.frozen import dataclass
 
 if TYPE_CHECKING:
     from store.home import Home

@@ -9,7 +9,7 @@ in this process, like the owner's model that was made from them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from fingerprint.api.owner import KEPT_VALUES, Owner
 from fingerprint.data import CleanImages
 from fingerprint.decision.reach import MADE_AUTHOR
 from fingerprint.errors import CalibrationError, UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats, Images, InputSpec, Labels
 from fingerprint.probes.screening import can_screen
 from fingerprint.probes.seeds import derive, numpy_seed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from fingerprint.decision.statistics import correlation, is_soft, measure
 from fingerprint.engine.labels import LabelMap
 from fingerprint.errors import DegenerateModel
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats, labels_of
 from fingerprint.record import Family, FamilyMatch, Fingerprint, Payload
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import TypeAlias
 
@@ -14,6 +13,7 @@ from fingerprint.api.verify import Known, VerifyOptions
 from fingerprint.engine.executors.interface import Executor
 from fingerprint.engine.executors.local import LocalExecutor
 from fingerprint.errors import UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.progress import Progress, Silent
 from fingerprint.record import Fingerprint
 from fingerprint.remote.interface import Exposures

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from fingerprint.api.verify import Known, Verifier, VerifyOptions
 from fingerprint.engine.executors.interface import Codec, Work
 from fingerprint.engine.session import WorkerPool
 from fingerprint.errors import NotAskable
+from fingerprint.frozen import dataclass
 from fingerprint.model import InputSpec
 from fingerprint.record import Fingerprint
 from fingerprint.remote.interface import Answering, Exposures, Meter

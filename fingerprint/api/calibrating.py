@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from fingerprint.api.references import calibrate
 from fingerprint.data import CleanImages, load_images, look_for_images
 from fingerprint.errors import CalibrationError, DataError, UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.limits import DEFAULT
 from fingerprint.progress import Progress
 from fingerprint.record import Fingerprint

@@ -8,7 +8,7 @@ audit (DESIGN section 6). With suspects, the claim is also judged with the judge
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from fingerprint.decision.lineage import LineageTest, Settings
 from fingerprint.decision.null import MINIMUM_FITTED
 from fingerprint.decision.reach import reach
 from fingerprint.engine.session import WorkerPool
+from fingerprint.frozen import dataclass
 from fingerprint.progress import Progress, Silent
 from fingerprint.record import FamilyMatch, Fingerprint, Manifest, Reference, lineage_part
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from fingerprint.api.screen_models import OVERSAMPLE
 from fingerprint.data import CleanImages
 from fingerprint.decision.statistics import centred_log_outputs, target_margins
 from fingerprint.errors import CreateError, UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats, Images, Labels, labels_of
 from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily
 from fingerprint.probes.registry import family as family_named

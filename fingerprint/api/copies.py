@@ -10,7 +10,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -24,6 +24,7 @@ from fingerprint.decision.integrity import log_margins
 from fingerprint.decision.statistics import align
 from fingerprint.engine.local import open_local
 from fingerprint.errors import FingerprintError, MissingExtra, TransformError
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats, Images, labels_of
 from fingerprint.progress import Progress, Silent
 from fingerprint.record import Fingerprint, Trial

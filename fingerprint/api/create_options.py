@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from fingerprint.decision.integrity import FEWEST_PROBES
 from fingerprint.errors import UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.model import InputSpec
 from fingerprint.remote.interface import RemoteOptions
 

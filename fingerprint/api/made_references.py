@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,7 @@ from fingerprint.api.reduced import MOST_ORDER_BYTES, order_of
 from fingerprint.data import CleanImages
 from fingerprint.decision.reach import MADE, MADE_AUTHOR
 from fingerprint.errors import CalibrationError, DataError
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats, Images
 from fingerprint.probes.screening import can_screen
 from fingerprint.probes.seeds import derive, numpy_seed

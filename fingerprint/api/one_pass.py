@@ -7,7 +7,7 @@ feed it. Only where probes are asked step by step, or among cover queries, one f
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -24,6 +24,7 @@ from fingerprint.api.workings import Asked, Workings, workings
 from fingerprint.decision.verdict import Verdict, undecided
 from fingerprint.engine.settle import Setting
 from fingerprint.errors import BudgetSpent, DegenerateModel, FingerprintError, SpecError, UnsupportedModel
+from fingerprint.frozen import dataclass
 from fingerprint.model import InputSpec
 from fingerprint.remote.interface import REVEALED
 from fingerprint.spec import FoundSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,7 @@ from fingerprint.decision.lineage import LineageTest
 from fingerprint.decision.verdict import Verdict, undecided
 from fingerprint.engine.labels import LabelMap
 from fingerprint.engine.settle import Setting
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats
 from fingerprint.record import FamilyMatch
 from fingerprint.remote.interface import Manner

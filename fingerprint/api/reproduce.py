@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ from fingerprint.api.preparation import DATA_BYTES, data_sha256
 from fingerprint.api.screen_models import PREFIX
 from fingerprint.data import load_images
 from fingerprint.errors import UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.limits import DEFAULT
 from fingerprint.model import Images, Labels
 from fingerprint.progress import Progress

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from typing import Any, Literal, Self
 
 from fingerprint.decision.correction import Correction, benjamini_hochberg
 from fingerprint.decision.direction import NOT_DERIVED, DirectionEvidence, explained
 from fingerprint.decision.verdict import Direction, Verdict
+from fingerprint.frozen import dataclass
 
 SCHEMA_VERSION = 1
 Status = Literal[

@@ -8,7 +8,6 @@ transfer in the place of small nets that it would train. They never calibrate: a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from fingerprint.api.owner import Owner
 from fingerprint.api.references import find_references
 from fingerprint.decision.statistics import centred_log_outputs, target_margins
 from fingerprint.errors import UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats, Images, Labels, labels_of
 from fingerprint.progress import Progress
 from fingerprint.runtimes.parts import model_sha256

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,6 +12,7 @@ from fingerprint.api.together import fed
 from fingerprint.data import CleanImages, load_images
 from fingerprint.engine.clean_answers import CleanAnswers, Hearing
 from fingerprint.engine.settle import Setting, Settled, candidates, settle
+from fingerprint.frozen import dataclass
 from fingerprint.model import InputSpec
 from fingerprint.record import Fingerprint
 from fingerprint.spec import FoundSpec

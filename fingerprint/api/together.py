@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from fingerprint.api.answers import Draw
 from fingerprint.api.asking import Asker
 from fingerprint.errors import DegenerateModel
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats, Images, InputSpec
 from fingerprint.record import Fingerprint
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import get_args
@@ -26,6 +26,7 @@ from fingerprint.errors import (
     UnreadableModel,
     UsageError,
 )
+from fingerprint.frozen import dataclass
 from fingerprint.model import InputSpec
 from fingerprint.progress import Progress, Silent
 from fingerprint.record import Fingerprint

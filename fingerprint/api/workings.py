@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -24,6 +24,7 @@ from fingerprint.decision.integrity import Trials, log_margins
 from fingerprint.decision.statistics import align
 from fingerprint.decision.verdict import Verdict
 from fingerprint.engine.labels import LabelMap
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats
 from fingerprint.record import Fingerprint, Manifest
 

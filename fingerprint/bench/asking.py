@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,6 +11,7 @@ import numpy as np
 
 from fingerprint.engine.sealed import SealedFile
 from fingerprint.engine.session import WorkerPool
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats, Images, InputSpec
 
 

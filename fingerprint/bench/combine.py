@@ -23,13 +23,13 @@ most, however sure another one is. No reference is judged, and no model that is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.bench.panel import Index, Panel
 from fingerprint.decision.relations import INHERITED
+from fingerprint.frozen import dataclass
 
 Values = NDArray[np.float64]
 PRIOR = 0.5  # pseudo-count of every class at every probe

@@ -8,7 +8,6 @@ fold calibrates in it, and screening nets, which `create` trains by itself, are 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from fingerprint.bench.plan import Plan
 from fingerprint.bench.rows import COMPRESSION
 from fingerprint.bench.zoo import Member
 from fingerprint.errors import ModelError, WorkerError
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats
 from fingerprint.progress import Progress
 

@@ -8,7 +8,6 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from fingerprint.api.create_options import CreateOptions
 from fingerprint.bench.splits import Splits
 from fingerprint.bench.zoo import Member
 from fingerprint.errors import FingerprintError
+from fingerprint.frozen import dataclass
 from fingerprint.model import Images, Labels
 from fingerprint.probes.registry import family as family_named
 from fingerprint.progress import Progress

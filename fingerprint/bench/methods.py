@@ -7,7 +7,6 @@ their probes are made without screening nets.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -32,6 +31,7 @@ from fingerprint.decision.relations import (
     sample_correlation_of_labels,
 )
 from fingerprint.decision.statistics import correlation, fisher_z
+from fingerprint.frozen import dataclass
 
 Scores = NDArray[np.float64]
 Statistic = Callable[[Sequence[Panel], Cohort], Scores]

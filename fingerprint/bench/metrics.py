@@ -7,12 +7,12 @@ within a cell only (one owner's fingerprint with one calibration), so that pairs
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.decision.distributions import beta_cdf
+from fingerprint.frozen import dataclass
 
 Scores = NDArray[np.float64]
 CONFIDENCE = 0.95

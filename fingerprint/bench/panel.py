@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats, Labels
 
 Index = NDArray[np.int64]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from fingerprint.bench.scratch import Recipe
 from fingerprint.errors import UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.model import InputSpec
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from fingerprint.bench.metrics import Interval
 from fingerprint.bench.plan import Row
 from fingerprint.bench.zoo import NotMade
+from fingerprint.frozen import dataclass
 
 SCHEMA_VERSION = 1
 

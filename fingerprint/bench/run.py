@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -21,6 +20,7 @@ from fingerprint.bench.splits import Splits
 from fingerprint.bench.tables import curve, family_figures, method_figures, queries_needed
 from fingerprint.bench.zoo import Member, NotMade, Zoo
 from fingerprint.errors import DataError, UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.probes.registry import family as family_named
 from fingerprint.progress import Progress
 

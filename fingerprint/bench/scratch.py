@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import nn
 
 from fingerprint.bench.nets import build
 from fingerprint.data import CleanImages
+from fingerprint.frozen import dataclass
 from fingerprint.model import Images, InputSpec
 from fingerprint.progress import Progress
 from fingerprint.spec import sidecar_path

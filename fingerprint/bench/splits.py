@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from fingerprint.data import CleanImages, load_images
 from fingerprint.errors import DataError
+from fingerprint.frozen import dataclass
 from fingerprint.model import Images
 
 HELD_OUT = 0.25  # share of the images that is held out where no images are given for that

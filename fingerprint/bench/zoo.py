@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from fingerprint.bench import scratch
@@ -21,6 +21,7 @@ from fingerprint.bench.deriving import context_for, version_of
 from fingerprint.bench.plan import Base, Plan, Row
 from fingerprint.bench.splits import Splits
 from fingerprint.errors import DataError, FingerprintError, SpecError
+from fingerprint.frozen import dataclass
 from fingerprint.model import InputSpec, labels_of
 from fingerprint.progress import Progress
 from fingerprint.runtimes.parts import model_sha256

@@ -10,7 +10,7 @@ that the probabilities are honest (temperatures: Guo et al., ICML 2017). It may 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fingerprint.decision.allow import KINDS, Kind, is_compression, kind_of, steps_of
 from fingerprint.decision.deviation import Answers, Deviation, Statistic
 from fingerprint.decision.integrity import Trials
+from fingerprint.frozen import dataclass
 from fingerprint.model import Labels
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ look after every answer and stop.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
+
+from fingerprint.frozen import dataclass
 
 
 @dataclass(frozen=True)

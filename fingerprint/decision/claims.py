@@ -10,11 +10,11 @@ and whether even a full match could stand out among them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from fingerprint.decision.distributions import binomial_tail
 from fingerprint.decision.null import MINIMUM_FITTED
 from fingerprint.decision.reach import authors_of, fitted_level, more_authors
+from fingerprint.frozen import dataclass
 from fingerprint.record import FamilyMatch, Manifest, lineage_part
 
 USUAL = 0.05  # share of independent models that may match, by chance, an honest record

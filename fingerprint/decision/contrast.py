@@ -10,12 +10,11 @@ compression is exchangeable with theirs. It is a statement beside the verdict on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.decision.statistics import centred_log_outputs
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats, Images
 
 TEMPERATURE = 0.5  # of NT-Xent, as in its paper's default

@@ -7,9 +7,10 @@ at a time may have existed long before. Checking tokens is the caller's: here, t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
+
+from fingerprint.frozen import dataclass
 
 if TYPE_CHECKING:
     from fingerprint.decision.verdict import Direction, Lineage

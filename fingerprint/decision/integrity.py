@@ -24,7 +24,7 @@ all, ranked among the declared copies' own. docs/integrity.md says what all this
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 import numpy as np
@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from fingerprint.decision.allow import covers, is_compression, kind_of, steps_of, within
 from fingerprint.decision.deviation import Answers, LocalDeviation, Statistic
 from fingerprint.decision.statistics import centred_log_outputs, target_margins
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats, Labels
 from fingerprint.record import Fingerprint
 

@@ -8,7 +8,7 @@ from the same ancestor and not from the owner's model. The larger p decides, so 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fingerprint.decision.distributions import binomial_tail
 from fingerprint.decision.null import MINIMUM_FITTED, ConformalNull, MatchNull, Null
 from fingerprint.decision.verdict import Kinship, Verdict
+from fingerprint.frozen import dataclass
 from fingerprint.model import Labels
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from fingerprint.decision.betting import log_wealth
 from fingerprint.decision.null import Null
+from fingerprint.frozen import dataclass
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)  # of a level, for gamma
 RUNGS, RATIO = 3, 3.0

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from fingerprint.decision.distributions import binomial_tail, hypergeometric_tail
@@ -20,6 +19,7 @@ from fingerprint.decision.null import MINIMUM_FITTED, ConformalNull, MatchNull, 
 from fingerprint.decision.reach import from_files, reach, without_made
 from fingerprint.decision.statistics import fisher_z
 from fingerprint.decision.verdict import NOTHING, CalibrationKind, CalibrationUsed, FamilyResult, Verdict
+from fingerprint.frozen import dataclass
 from fingerprint.record import Copy, Family, FamilyMatch, Manifest, lineage_part
 
 LABEL_SHARE = 0.8  # of a family's alpha, where soft outputs can be used too

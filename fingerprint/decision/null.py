@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from fingerprint.decision.random_effects import CONFIDENCE, TailLimit
 from fingerprint.errors import CalibrationError
+from fingerprint.frozen import dataclass
 
 MINIMUM_FITTED = 7  # references; below that a fitted tail says nothing
 

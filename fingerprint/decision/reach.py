@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 
 from fingerprint.decision.null import MINIMUM_FITTED, MatchNull, stabilised
+from fingerprint.frozen import dataclass
 from fingerprint.record import Family, Manifest, Reference, lineage_part
 
 MADE = "made"  # origin of references that the tool trained

@@ -11,13 +11,13 @@ out: classes have an order. Several layers are merged by Rüger's rule, valid un
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fingerprint.frozen import dataclass
 from fingerprint.runtimes.sketch import PROJECTED, View, WeightSketch
 
 Matrix = NDArray[np.float64]

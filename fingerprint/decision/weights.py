@@ -7,12 +7,12 @@ seed of one script.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from fingerprint.decision.weight_pairs import GRID, LEVEL, ZEROS, Pair, matrices, merge, pairs_of
+from fingerprint.frozen import dataclass
 from fingerprint.runtimes.sketch import WeightSketch
 
 Relation = Literal[

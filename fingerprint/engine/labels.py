@@ -7,12 +7,12 @@ show often enough stays unmapped: it is left out of the comparison, and never gu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.decision.distributions import binomial_tail
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats, Labels
 
 UNMAPPED = -1

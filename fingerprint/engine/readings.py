@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.decision.distributions import binomial_tail
 from fingerprint.engine.labels import LabelMap, commonest
+from fingerprint.frozen import dataclass
 from fingerprint.model import InputSpec, Labels
 
 ABOVE_CHANCE = 1e-3  # the best setting must be better than guessing at this level, all candidates together

@@ -12,10 +12,10 @@ import platform
 import resource
 import signal
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 from fingerprint.engine import landlock, seccomp
+from fingerprint.frozen import dataclass
 from fingerprint.limits import MIB
 
 _SET_DEATH_SIGNAL, _NO_NEW_PRIVILEGES = 1, 38  # of prctl(2)

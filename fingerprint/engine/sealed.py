@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from fingerprint.errors import UnreadableModel, UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.limits import DEFAULT, Limits
 from fingerprint.runtimes.formats import Format, describe, sniff
 from fingerprint.runtimes.parts import companions, joint_sha256, main_file, main_part, package_part

@@ -1,6 +1,6 @@
 """A warm worker: one process that has imported a runtime and makes a fresh process for every suspect.
 
-    python -m fingerprint.engine.server RUNTIME fork|single [FORMAT]
+    python -c "from fingerprint.engine.server import main; main()" RUNTIME fork|single [FORMAT]
 
 Its standard input is a Unix socket to the verifier. It never opens a suspect itself. In `fork` mode it is
 single-threaded and forks a child per suspect; in `single` mode (where forking after such imports is not safe) it
@@ -154,7 +154,3 @@ def _remove(folder: Path) -> None:
         import shutil
 
         shutil.rmtree(folder, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,7 @@ shares with him, is tried as well unless it explains far less.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from fingerprint.engine.clean_answers import CleanAnswers, Hearing, Predict
 from fingerprint.engine.labels import LabelMap, cross_fitted, learn
 from fingerprint.engine.readings import ABOVE_CHANCE, Reading, Setting
 from fingerprint.errors import SpecError
+from fingerprint.frozen import dataclass
 from fingerprint.model import Channels, InputSpec, Labels, Layout, Signature
 
 __all__ = ["ABOVE_CHANCE", "NORMALIZATIONS", "Setting", "Settled", "candidates", "settle"]

@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NoReturn, cast
 
@@ -20,11 +20,13 @@ from fingerprint.engine.adapt import Adapter
 from fingerprint.engine.batching import BatchTuner, answer
 from fingerprint.engine.protocol import Header, Json
 from fingerprint.engine.sandbox import Confinement, confine, holds_code
+from fingerprint.engine.sparing import SparingModel
 from fingerprint.errors import FingerprintError, MissingExtra, UnsupportedModel
 from fingerprint.limits import DEFAULT
 from fingerprint.model import InputSpec
 from fingerprint.runtimes.devices import CPU, choose, nodes
 from fingerprint.runtimes.interface import LoadedModel, LoadOptions, Runtime
+from fingerprint.runtimes.process import cores
 
 _FIRST_FREE_FD = 3
 
@@ -148,7 +150,7 @@ class _Suspect:
         from fingerprint.engine.warming import warm_up
 
         with suppress(Exception):  # it will be met again, and told, when something is asked
-            warm_up(loaded, self._tuner, lambda: bool(select.select([self._session], [], [], 0)[0]))
+            warm_up(loaded, self._tuner, lambda s: bool(select.select([self._session], [], [], s)[0]))
 
     def _load(self, held: tuple[str, ...]) -> None:
         if self._problem is not None:
@@ -167,9 +169,20 @@ class _Suspect:
         if factory is not None:
             sys.path.insert(0, cast(str, self._request["folder"]))
         options = LoadOptions(cast(int, self._request["threads"]), factory, self.device)
-        self._loaded = self._runtime.load(self._path, self._format, options)
+        self._loaded = self._opened(options)
         signature = cast(Json, asdict(self._loaded.signature))
         self._send({"signature": signature, "held": list(held), "device": self.device})
+
+    def _opened(self, options: LoadOptions) -> LoadedModel:
+        """The file, opened; ahead of its turn in one thread less than there are cores, where that is worth it."""
+        runtime, all_cores = self._runtime, cores()
+        spares = self._request.get("ahead") and self.device == CPU and runtime.spares
+        if not spares or options.threads or all_cores < 2:
+            return runtime.load(self._path, self._format, options)
+        fewer = replace(options, threads=all_cores - 1)
+        return SparingModel(
+            runtime.load(self._path, self._format, fewer), lambda: runtime.load(self._path, self._format, options)
+        )
 
     def _predict(self, header: Header) -> None:
         spec = spec_from(cast(Header, header["spec"]))
@@ -180,7 +193,8 @@ class _Suspect:
         if spec not in self._adapters:
             self._adapters[spec] = Adapter(spec, self._loaded.signature)
         outputs = answer(self._loaded, self._adapters[spec], images, self._tuner)
-        best = self._tuner.found(self._loaded)
+        sparing = isinstance(self._loaded, SparingModel) and self._loaded.sparing  # found in fewer threads
+        best = None if sparing else self._tuner.found(self._loaded)
         self._send({"shape": list(outputs.shape), "batch": best}, np.ascontiguousarray(outputs).data.cast("B"))
 
     def _weights(self, header: Header) -> None:

@@ -19,7 +19,7 @@ from fingerprint.errors import WorkerCrashed, WorkerTimedOut
 from fingerprint.limits import Limits
 
 _REPLY_S = 30.0  # wall seconds for a server to kill and reap one child
-_COMMAND = (sys.executable, "-P", "-m", "fingerprint.engine.server")
+_COMMAND = (sys.executable, "-P", "-c", "from fingerprint.engine.server import main; main()")
 _PIDS = 1 << 22  # largest process id on Linux
 
 

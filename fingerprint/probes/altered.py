@@ -8,7 +8,6 @@ begins) and drift (noise on all weights beyond what compression does). They only
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from fingerprint.errors import DegenerateModel
+from fingerprint.frozen import dataclass
 from fingerprint.probes.gradient import DifferentiableOwner, WeightNoise
 
 SAMPLE = 64  # images that tuning steps look at

@@ -8,12 +8,12 @@ pulled back towards its start, which puts it as near the boundary as the margin 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from fingerprint.errors import UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.probes.descent import Descent, Loss, approach, descend
 from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, settings
 from fingerprint.probes.making import Maker, check_start

@@ -14,13 +14,13 @@ level probability^n (Clopper-Pearson).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fingerprint.errors import DegenerateModel, UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.model import Images, Labels
 from fingerprint.probes.gradient import DifferentiableOwner, WeightNoise
 

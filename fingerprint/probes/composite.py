@@ -9,12 +9,12 @@ margin. A composite is judged as a whole: how many of its labels a suspect gives
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from fingerprint.errors import UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.probes.descent import Descent, Loss, descend, hinge
 from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, settings
 from fingerprint.probes.making import Maker, check_start

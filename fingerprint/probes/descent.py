@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
+from fingerprint.frozen import dataclass
 from fingerprint.probes.gradient import DifferentiableOwner, HighPass, WeightNoise, target_margin
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits (B, K), rows (B,) among the seeds -> (B,)

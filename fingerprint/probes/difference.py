@@ -11,7 +11,6 @@ its own. Uses unrelated nets to generate, so it is off by default without screen
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from fingerprint.data import CleanImages
 from fingerprint.decision.statistics import centred_log_outputs, target_margins
 from fingerprint.errors import CreateError, UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats, Images, Labels
 from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, settings
 from fingerprint.probes.natural import cutmix

@@ -6,12 +6,12 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from fingerprint.errors import CreateError, DegenerateModel
+from fingerprint.frozen import dataclass
 from fingerprint.model import Images, InputSpec
 
 CHUNK_PIXELS = 6_000_000  # values in one optimisation batch: 128 CIFAR images are 0.4 M, 40 ImageNet images are 6 M

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from fingerprint.data import CleanImages
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats, Images, InputSpec, Labels
 from fingerprint.progress import Progress
 

@@ -10,7 +10,6 @@ probes are our reconstruction: the paper's are not public.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from fingerprint.errors import UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.probes.altered import Alterations, AlteredCopies
 from fingerprint.probes.descent import Descent, approach, descend, hinge
 from fingerprint.probes.gradient import target_margin

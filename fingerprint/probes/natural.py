@@ -7,7 +7,6 @@ also get wrong is weeded out by screening, not here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from fingerprint.data import CleanImages
 from fingerprint.decision.statistics import centred_log_outputs
 from fingerprint.errors import CreateError, UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats, Images
 from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, settings
 from fingerprint.probes.seeds import numpy_seed

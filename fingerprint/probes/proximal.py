@@ -7,9 +7,10 @@ Formulas: Parikh and Boyd, "Proximal Algorithms" (2014); the group norm as in St
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
+
+from fingerprint.frozen import dataclass
 
 BLOCK = 4  # side of a block of the group norm, over all channels
 

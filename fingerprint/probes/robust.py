@@ -15,12 +15,12 @@ these are the owner's own, and no accuracy of theirs decides anything.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from fingerprint.errors import UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.probes.descent import Descent, Loss, descend, hinge
 from fingerprint.probes.gradient import DifferentiableOwner, logit_spread, target_margin
 from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, settings

@@ -10,13 +10,13 @@ original spells bits through an output mask; label-only spelling in base K is ou
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 
 from fingerprint.errors import UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.model import Labels
 from fingerprint.probes.descent import Descent, descend, hinge
 from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, settings

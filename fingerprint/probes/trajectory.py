@@ -8,12 +8,12 @@ has the new class already, with a smaller margin. A suspect is compared label by
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from fingerprint.errors import UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.probes.descent import Descent, approach, descend, hinge
 from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, settings
 from fingerprint.probes.making import Maker, check_start

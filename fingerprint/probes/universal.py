@@ -9,13 +9,13 @@ paper's contrastive encoder needs soft outputs and reference models.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
 import torch
 
 from fingerprint.errors import UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.probes.descent import Loss, hinge
 from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, settings
 from fingerprint.probes.making import Maker, check_start

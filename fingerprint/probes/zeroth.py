@@ -8,7 +8,6 @@ alone tells a difference nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from fingerprint.decision.statistics import centred_log_outputs, is_soft
 from fingerprint.errors import CreateError, UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.model import Images, Labels
 from fingerprint.probes.interface import Candidates, ProbeContext, ProbeFamily, settings
 from fingerprint.probes.making import check_start, numpy_generator, start_images

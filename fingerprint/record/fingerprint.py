@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 import numpy as np
 
 from fingerprint.errors import Tampered
+from fingerprint.frozen import dataclass
 from fingerprint.record.manifest import Manifest
 from fingerprint.record.payload import Payload, control_sha256
 

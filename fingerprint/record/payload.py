@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.errors import Tampered
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats, Images
 
 

@@ -7,7 +7,6 @@ that says what was found.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from fingerprint.engine.batching import check_answers
 from fingerprint.errors import DegenerateModel, HostFailed, UnsupportedModel
+from fingerprint.frozen import dataclass
 from fingerprint.limits import DEFAULT
 from fingerprint.model import Floats, Images, Labels
 from fingerprint.remote.interface import Manner

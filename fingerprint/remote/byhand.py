@@ -12,7 +12,6 @@ import json
 import secrets
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from fingerprint.canonical import canonical
 from fingerprint.errors import DataError, HostFailed, UnsupportedModel, UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.limits import DEFAULT
 from fingerprint.model import Floats, Images, InputSpec, Signature
 from fingerprint.record import Fingerprint

@@ -6,10 +6,11 @@ Imports neither an HTTP library nor a runtime.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, Protocol, get_args
 
 from fingerprint.errors import BudgetSpent, UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.model import Floats, Images, InputSpec, Signature
 
 ProtocolName = Literal["oip", "tfserving", "torchserve"]

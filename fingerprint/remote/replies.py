@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 from fingerprint.engine.replies import printable
 from fingerprint.errors import HostError, HostFailed, UnsupportedModel
+from fingerprint.frozen import dataclass
 
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that may be over in a moment
 _READ = 64 * 1024  # bytes of a refusal that are looked at

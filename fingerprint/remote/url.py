@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from fingerprint.errors import UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.remote.interface import ProtocolName
 
 _FORMS: dict[ProtocolName, re.Pattern[str]] = {

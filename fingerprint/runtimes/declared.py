@@ -9,8 +9,8 @@ bytes but the runtime's own can matter.
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
 
+from fingerprint.frozen import dataclass
 from fingerprint.runtimes.formats import Format
 
 NO_NUMBERS = ""  # dtype of what is no tensor of numbers

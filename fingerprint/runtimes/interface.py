@@ -7,11 +7,11 @@ suspects, and in the caller's process for an owner's own model.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from fingerprint.errors import NoGradients
+from fingerprint.frozen import dataclass
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,6 +79,7 @@ class Runtime(ABC):
     name: ClassVar[str]
     extra: ClassVar[str | None]  # the extra that installs it; None = core
     formats: ClassVar[tuple[str, ...]]  # names from runtimes.formats
+    spares: ClassVar[bool] = False  # opens small files so quickly that it pays to do it twice, in fewer threads first
     executes: ClassVar[bool] = True  # False: files are described, and never run on this kind of machine
 
     @abstractmethod

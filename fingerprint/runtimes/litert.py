@@ -94,6 +94,7 @@ class LiteRtRuntime(Runtime):
     name: ClassVar[str] = "litert"
     extra: ClassVar[str | None] = "litert"
     formats: ClassVar[tuple[str, ...]] = (Format.TFLITE,)
+    spares: ClassVar[bool] = True
 
     def version(self) -> str:
         """See `Runtime.version`."""

@@ -97,6 +97,7 @@ class MnnRuntime(Runtime):
     name: ClassVar[str] = "mnn"
     extra: ClassVar[str | None] = "mnn"
     formats: ClassVar[tuple[str, ...]] = (Format.MNN,)
+    spares: ClassVar[bool] = True
 
     def version(self) -> str:
         """See `Runtime.version`."""

@@ -121,6 +121,7 @@ class OnnxRuntime(Runtime):
     name: ClassVar[str] = "onnx"
     extra: ClassVar[str | None] = "onnx"
     formats: ClassVar[tuple[str, ...]] = (Format.ONNX,)
+    spares: ClassVar[bool] = True
 
     def version(self) -> str:
         """See `Runtime.version`."""

@@ -5,8 +5,9 @@ fields of a message in memory.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO, TypeAlias
+
+from fingerprint.frozen import dataclass
 
 Field: TypeAlias = int | memoryview  # a varint, or bytes (fixed-size numbers too)
 

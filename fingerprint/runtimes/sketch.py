@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.errors import UnreadableModel
+from fingerprint.frozen import dataclass
 from fingerprint.runtimes.formats import Format
 
 PROJECTED = 16  # random projections of a row

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+
+from fingerprint.frozen import dataclass
 
 if TYPE_CHECKING:
     from fingerprint.model import InputSpec

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from fingerprint.errors import TransformError
+from fingerprint.frozen import dataclass
 from fingerprint.model import Images
 from fingerprint.transforms.finetune import train_on_labels
 from fingerprint.transforms.interface import DeriveContext

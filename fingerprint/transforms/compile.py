@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from fingerprint.errors import TransformError
+from fingerprint.frozen import dataclass
 from fingerprint.transforms.converters import MAKERS
 from fingerprint.transforms.feed import calibration_inputs, check_calibration
 from fingerprint.transforms.files import format_of, written

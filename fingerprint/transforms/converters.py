@@ -10,11 +10,11 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from fingerprint.errors import MissingExtra, TransformError
+from fingerprint.frozen import dataclass
 
 CONVERT_S = 1800.0  # wall seconds that one conversion may take
 VARIABLE = "FINGERPRINT_CONVERTER_PYTHON"  # of the LiteRT converter; of others with _NAME behind it

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from fingerprint.errors import TransformError
+from fingerprint.frozen import dataclass
 from fingerprint.model import InputSpec
 from fingerprint.spec import sidecar_path
 from fingerprint.transforms.agreement import HALF_TOLERANCE, TOLERANCE, check_opens, difference

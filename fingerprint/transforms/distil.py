@@ -6,12 +6,12 @@ near the student's boundaries, in the manner of Papernot et al., AsiaCCS 2017. N
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from fingerprint.errors import TransformError
+from fingerprint.frozen import dataclass
 from fingerprint.model import Images, InputSpec
 from fingerprint.transforms.interface import DeriveContext
 from fingerprint.transforms.module_step import ModuleTransform

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fingerprint.errors import TransformError
+from fingerprint.frozen import dataclass
 from fingerprint.transforms.graph import fed_by
 from fingerprint.transforms.interface import DeriveContext
 from fingerprint.transforms.module_step import ModuleTransform

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.errors import TransformError
+from fingerprint.frozen import dataclass
 from fingerprint.transforms.interface import Axes, RandomWeightTransform, Transform, Weights
 from fingerprint.transforms.options import count, share
 

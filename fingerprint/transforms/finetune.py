@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fingerprint.errors import TransformError
+from fingerprint.frozen import dataclass
 from fingerprint.transforms.interface import DeriveContext
 from fingerprint.transforms.module_step import ModuleTransform
 from fingerprint.transforms.options import TRAINING, Recipe, read, written

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.data import CleanImages
+from fingerprint.frozen import dataclass
 from fingerprint.model import Images, InputSpec, Labels
 from fingerprint.progress import Progress, Silent
 

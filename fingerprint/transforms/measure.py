@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fingerprint.data import CleanImages
 from fingerprint.errors import MissingExtra, ModelError, UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.model import InputSpec, Labels
 from fingerprint.runtimes.interface import LoadedModel, LoadOptions
 from fingerprint.runtimes.registry import runtime_for

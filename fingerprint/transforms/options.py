@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from fingerprint.errors import TransformError
+from fingerprint.frozen import dataclass
 
 Options = TypeVar("Options")
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from fingerprint.errors import TransformError
+from fingerprint.frozen import dataclass
 from fingerprint.transforms.compile import SOURCES, Compile
 from fingerprint.transforms.files import EDITABLE, SUFFIXES, format_of
 from fingerprint.transforms.interface import Transform, WeightTransform

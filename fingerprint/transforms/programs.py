@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fingerprint.errors import MissingExtra, TransformError, UsageError
+from fingerprint.frozen import dataclass
 from fingerprint.transforms.files import format_of
 from fingerprint.transforms.interface import DeriveContext
 from fingerprint.transforms.tracing import export_module, open_batch

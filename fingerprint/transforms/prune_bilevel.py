@@ -7,10 +7,10 @@ m * theta, and takes the largest entries; the lower level trains theta under the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fingerprint.errors import TransformError
+from fingerprint.frozen import dataclass
 from fingerprint.transforms.interface import DeriveContext, Transform
 from fingerprint.transforms.module_step import ModuleTransform
 from fingerprint.transforms.options import Recipe, read, share, written

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from itertools import combinations
 from typing import ClassVar
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.errors import TransformError
+from fingerprint.frozen import dataclass
 from fingerprint.transforms.interface import NO_AXES, Axes, Weights, WeightTransform
 from fingerprint.transforms.kernels import Floats, from_kernels, to_kernels, without_least
 

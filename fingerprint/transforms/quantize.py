@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from fingerprint.errors import TransformError
+from fingerprint.frozen import dataclass
 from fingerprint.transforms.interface import NO_AXES, Axes, Transform, Weights, WeightTransform
 from fingerprint.transforms.rounding import from_bfloat16, to_bfloat16, to_float16, to_integers
 

@@ -4,11 +4,11 @@ for OpenVINO.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from fingerprint.errors import TransformError
+from fingerprint.frozen import dataclass
 from fingerprint.transforms.feed import calibration_inputs, check_calibration
 from fingerprint.transforms.files import format_of, written
 from fingerprint.transforms.interface import DeriveContext, Transform

@@ -8,7 +8,6 @@ it up, which runtimes fuse (Jacob et al., CVPR 2018, section 2). No file is writ
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fingerprint.errors import TransformError
+from fingerprint.frozen import dataclass
 
 Rule = Literal["extremes", "percentiles", "average", "powers"]
 RULES: tuple[Rule, ...] = ("extremes", "percentiles", "average", "powers")

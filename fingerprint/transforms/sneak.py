@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 
 from fingerprint.errors import TransformError
+from fingerprint.frozen import dataclass
 from fingerprint.transforms.interface import DeriveContext
 from fingerprint.transforms.module_step import ModuleTransform
 from fingerprint.transforms.options import count, read, written

@@ -6,11 +6,11 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fingerprint.errors import TransformError
+from fingerprint.frozen import dataclass
 from fingerprint.transforms.files import write_through_memory
 from fingerprint.transforms.graph import Switch, normalize, products, roles
 from fingerprint.transforms.interface import DeriveContext

@@ -42,7 +42,7 @@ def test_it_searches_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warming, "_MOST_S", 1e6)  # however busy the machine is
     monkeypatch.setattr(warming, "_WORTH_S", 0.0)
     model, tuner = Fake(), BatchTuner()
-    warm_up(model, tuner, lambda: False)
+    warm_up(model, tuner, lambda s: False)
     assert model.sizes
     assert sum(model.sizes) <= 128
     assert tuner.search(model, 16).best in model.sizes
@@ -51,29 +51,29 @@ def test_it_searches_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_fast_model_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warming, "_WORTH_S", 1e6)
     model = Fake()
-    warm_up(model, BatchTuner(), lambda: False)
+    warm_up(model, BatchTuner(), lambda s: False)
     assert len(model.sizes) == 1
 
 
 def test_it_gives_way() -> None:
     model = Fake()
-    warm_up(model, BatchTuner(), lambda: len(model.sizes) == 1)
+    warm_up(model, BatchTuner(), lambda s: len(model.sizes) == 1)
     assert len(model.sizes) == 1
     slow = Fake(cost=0.15)
-    warm_up(slow, BatchTuner(), lambda: False)
+    warm_up(slow, BatchTuner(), lambda s: False)
     assert len(slow.sizes) == 1
 
 
 @pytest.mark.parametrize("shape", [(None, 10), (None, None, None, 3), ()])
 def test_an_open_shape_is_left_alone(shape: tuple[int | None, ...]) -> None:
     model = Fake(shape)
-    warm_up(model, BatchTuner(), lambda: False)
+    warm_up(model, BatchTuner(), lambda s: False)
     assert model.sizes == []
 
 
 def test_a_fixed_batch_is_run_once() -> None:
     model = Fake((8, 2, 2, 1))
-    warm_up(model, BatchTuner(), lambda: False)
+    warm_up(model, BatchTuner(), lambda s: False)
     assert model.sizes == [8]
 
 
@@ -103,7 +103,7 @@ def test_it_proves_nothing_that_is_not_so(monkeypatch: pytest.MonkeyPatch, blank
     if blank:
         model.predict(np.ones((6, 2, 2, 1), np.float32))
     else:
-        warm_up(model, BatchTuner(), lambda: False)
+        warm_up(model, BatchTuner(), lambda s: False)
     assert max(model.sizes) > 1
     assert (model.predict(images) == images.reshape(5, 4)).all()
 

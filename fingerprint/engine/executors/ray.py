@@ -12,13 +12,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fingerprint.engine.executors import raynode
 from fingerprint.engine.executors.interface import Codec, Executor, Ready, Work
 from fingerprint.errors import MissingExtra
+from fingerprint.frozen import dataclass
 
 if TYPE_CHECKING:
     import pyarrow

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 
+from fingerprint.frozen import dataclass
 from fingerprint.model import Images
 from fingerprint.record import Manifest, Payload
 

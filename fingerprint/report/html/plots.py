@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from fingerprint.frozen import dataclass
 from fingerprint.record import Copy, Manifest, Reference
 from fingerprint.report.text import percent, plural
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from fingerprint.frozen import dataclass
 from fingerprint.report import words
 from fingerprint.report.html.pictures import Gallery, gallery
 from fingerprint.report.html.plots import Curve, Strip, curve, strips

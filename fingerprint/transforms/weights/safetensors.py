@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import mmap
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.errors import TransformError
+from fingerprint.frozen import dataclass
 from fingerprint.limits import DEFAULT
 from fingerprint.transforms.interface import Weights
 from fingerprint.transforms.rounding import from_bfloat16, to_bfloat16
