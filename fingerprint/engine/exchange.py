@@ -176,8 +176,8 @@ class SuspectSession:
         return WeightSketch.from_bytes(data)
 
     def close(self) -> None:
-        """End the process."""
-        self._end()
+        """End the process. How it takes its memory apart is not waited for."""
+        self._end(wait=False)
 
     def _reply(self, deadline: Deadline) -> Header:
         from fingerprint.engine.replies import raise_reply
@@ -219,14 +219,14 @@ class SuspectSession:
             raise WorkerTimedOut(f"it used up its {self._limits.worker_cpu_s} s of CPU time and was killed")
         raise WorkerCrashed(f"its process {_manner(code)} while it was asked to {_DOING[what]}")
 
-    def _end(self) -> int:
-        """Kill and reap the process, once. Returns its exit code."""
+    def _end(self, *, wait: bool = True) -> int:
+        """Kill and reap the process, once. Returns its exit code, if that is waited for."""
         with self._lock:
             if self._over:
                 return 0
             self._over = True
         self._socket.close()
-        code = self._server.end(self.pid)
+        code = self._server.end(self.pid, wait=wait)
         self._ended(self, self._server)
         return code
 

@@ -84,8 +84,12 @@ class Server:
                 header, descriptors = self._receive()
                 if header["op"] == "open":
                     self._open(header, descriptors, single=single)
-                else:
+                elif header["wait"]:
                     self._reply(self._end(cast(int, header["pid"])))
+                else:  # nobody wants to know how it ended, and taking its memory apart takes a while
+                    self._kill(cast(int, header["pid"]))
+                    self._reply({"status": 0})
+                    self._end(cast(int, header["pid"]))
             except (protocol.PeerGone, protocol.ProtocolError):
                 return
 
@@ -134,14 +138,18 @@ class Server:
         assert self._runtime is not None  # noqa: S101  (the callers checked)
         suspect.run(self._runtime, header, socket.socket(fileno=descriptors[0]), descriptors[1:], scratch, parent)
 
+    def _kill(self, pid: int) -> None:
+        """Kill a child and its group; nobody else, whatever the number."""
+        for kill in (os.kill, os.killpg) if pid in self._children else ():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                kill(pid, signal.SIGKILL)
+
     def _end(self, pid: int) -> Header:
         """Kill a child and its group if they still run; say how it ended. It was not reaped before: the id is its."""
+        self._kill(pid)
         scratch = self._children.pop(pid, None)
         if scratch is None:
             return {"status": 0, "resident_bytes": 0}
-        for kill in (os.kill, os.killpg):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                kill(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
         _remove(scratch)
         return {"status": os.waitstatus_to_exitcode(status), "resident_bytes": usage.ru_maxrss * 1024}

@@ -80,14 +80,17 @@ class WorkerServer:
             raise WorkerCrashed(f"the {self.runtime} worker gave a false process id")
         return pid
 
-    def end(self, pid: int) -> int:
-        """Kill and reap one suspect's process. Returns its exit code, negative for a signal."""
+    def end(self, pid: int, *, wait: bool = True) -> int:
+        """Kill and reap one suspect's process. Returns its exit code, negative for a signal.
+
+        Without `wait` it was killed when this returns, the code is 0, and it is reaped before another one is opened.
+        """
         if not self.fork:
             self.kill()
             return int(self.process.wait())
         try:
             with self._lock:
-                status = self._ask({"op": "end", "pid": pid}, _REPLY_S).get("status")
+                status = self._ask({"op": "end", "pid": pid, "wait": wait}, _REPLY_S).get("status")
         except (WorkerCrashed, WorkerTimedOut):  # the server itself is gone, and its children died with it
             self.kill()
             return -signal.SIGKILL

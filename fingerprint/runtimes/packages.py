@@ -16,12 +16,16 @@ def version_of(distribution: str, extra: str | None) -> str:
     Raises:
         MissingExtra: not installed.
     """
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import distribution as look_up
 
     try:
-        return version(distribution)
+        found = look_up(distribution)
     except PackageNotFoundError:
         raise MissingExtra(distribution, extra or "all") from None
+    lines = (found.read_text("METADATA") or "").splitlines()
+    versions = (line.partition(":")[2].strip() for line in lines if line.startswith("Version:"))
+    return next(versions, None) or found.version  # which parses all of it, the long description too
 
 
 def require(module: str, distribution: str, extra: str | None) -> None:

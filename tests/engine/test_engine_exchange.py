@@ -25,7 +25,7 @@ class FakeServer:
     runtime = "fake"
     ended = 0
 
-    def end(self, pid: int) -> int:
+    def end(self, pid: int, *, wait: bool = True) -> int:
         self.ended += 1
         return -11
 

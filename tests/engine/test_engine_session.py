@@ -268,6 +268,19 @@ def test_killed_child(pool: WorkerPool, files: dict[str, Path]) -> None:
         assert session.predict(IMAGES, NCHW).shape == (16, 10)
 
 
+def test_a_suspect_that_was_closed_is_dead_and_reaped_before_the_next(pool: WorkerPool, files: dict[str, Path]) -> None:
+    """Closing waits for the kill, and not until all memory is given back."""
+    with SealedFile.of(files["onnx"]) as sealed:
+        for _ in range(5):
+            with pool.open(sealed) as session:
+                session.predict(IMAGES, NCHW)
+            ended = session.pid
+            with pool.open(sealed) as session:
+                with pytest.raises(ProcessLookupError):
+                    os.kill(ended, 0)
+                session.predict(IMAGES, NCHW)
+
+
 def test_killed_server(files: dict[str, Path]) -> None:
     with WorkerPool(threads=1) as pool:
         session = opened(pool, files["onnx"])
