@@ -78,23 +78,29 @@ class _Search:
             return
         rate = count / max(seconds, 1e-9)
         self.first = self.first or count
-        promising = rate > self.best_rate * (_GAIN if self.down else _LOSS)
+        near = rate > self.best_rate * _LOSS
         slow = rate <= self.best_rate * _AGAIN
         if rate > self.best_rate * _GAIN:
             self.best, self.best_rate = count, rate
-        if not promising and not slow and not self.again:
+        if not near and not self.again and (self.down or not slow):
             self.again = True
             return
         self.again = False
-        if not self.down:
-            room = 2 * (resident_bytes() - self.memory) < _MOST_GROWTH
-            if promising and room and 2 * count <= self.most:
-                self.size = 2 * count
-                return
+        if self.down:
+            self._halve(count, go_on=not slow)
+            return
+        room = 2 * (resident_bytes() - self.memory) < _MOST_GROWTH
+        if near and room and 2 * count <= self.most:
+            self.size = 2 * count
+        else:
             self.down = True
-            promising = self.best == self.first and not promising
-        if promising and self.best // 2 >= self.least:
-            self.size = self.best // 2
+            self._halve(count, go_on=self.best == self.first)
+
+    def _halve(self, count: int, *, go_on: bool) -> None:
+        """Try half as many; from the first size on if `count` was the last that was tried upwards."""
+        half = min(count, self.first) // 2
+        if go_on and half >= self.least:
+            self.size = half
         else:
             self.size, self.settled = self.best, True
 

@@ -96,9 +96,10 @@ def test_the_search_doubles_while_it_pays() -> None:
 def test_the_search_halves_where_more_is_slower() -> None:
     assert found_size(lambda size: 1000.0 / size) == 1
     assert found_size(lambda size: 1000.0 / size, least=8) == 8
-    curve = {16: 110.0, 8: 111.0, 32: 100.0, 64: 70.0}
+    curve = {1: 90.0, 2: 100.0, 4: 112.0, 8: 111.0, 16: 110.0, 32: 100.0, 64: 70.0}
     assert found_size(curve.__getitem__) == 16
-    slow_once = iter((9.0, 10.0, 7.0, 9.0, 12.0, 9.0))  # 32, 32, 64, then 16 twice, 8
+    assert found_size(lambda size: 100.0 - 0.01 * size if size > 16 else 130.0, least=2) == 16  # no step up loses much
+    slow_once = iter((9.0, 10.0, 7.0, 5.0, 12.0, 9.0, 9.0, 8.0, 8.0))  # 32, 32, 64, then 16, 8, 4 twice each
     assert found_size(lambda size: next(slow_once)) == 16
 
 
