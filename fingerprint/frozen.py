@@ -3,7 +3,8 @@
 `dataclasses.dataclass(frozen=True)` writes and compiles six functions for each class, which for the classes that a
 `verify` imports takes as long as a small model's answers (docs/adr/0034-quick-dataclasses.md). Here one function is
 compiled for each, `__init__`; the others are shared. Everything else is the standard library's: fields, defaults,
-`replace`, `asdict`, the errors, and what a type checker sees.
+`replace`, `asdict`, the errors, and what a type checker sees. A class below one of these needs this decorator, too:
+the standard one refuses.
 """
 
 from __future__ import annotations
