@@ -30,6 +30,7 @@ _MOST_GROWTH = 1 * GIB  # memory that larger batches may take beyond the first o
 _GAIN = 1.02  # a larger batch is better if it is faster per input by this factor
 _LOSS = 0.95  # the search goes on while a doubled batch is not slower per input than this share of the best,
 _AGAIN = 0.8  # and times it again, once, above this share: the first batch of a size pays for its memory
+_CHEAP_S = 0.02  # or however slow it looked, if it took no longer than this
 _WORTH_S = 0.15  # seconds of work below which no other batch is set up for a file that was converted for one, all told
 _DISTINCT = 8  # different inputs after which equal answers are called constant
 
@@ -80,9 +81,10 @@ class _Search:
         self.first = self.first or count
         near = rate > self.best_rate * _LOSS
         slow = rate <= self.best_rate * _AGAIN
+        cheap = seconds < _CHEAP_S
         if rate > self.best_rate * _GAIN:
             self.best, self.best_rate = count, rate
-        if not near and not self.again and (self.down or not slow):
+        if not near and not self.again and (self.down or cheap or not slow):
             self.again = True
             return
         self.again = False

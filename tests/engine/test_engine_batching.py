@@ -103,6 +103,17 @@ def test_the_search_halves_where_more_is_slower() -> None:
     assert found_size(lambda size: next(slow_once)) == 16
 
 
+def test_a_size_that_cost_little_is_timed_again() -> None:
+    """Setting up a shape may take longer than a batch of it: that must not decide."""
+    for unit, kept in ((1e-6, 512), (1e-2, 32)):
+        search, seen = _Search(size=32, most=1000), set()
+        while not search.settled:
+            size = search.size
+            search.record(size, unit * (size / float(size) ** 0.5 + (0 if size in seen or size == 32 else 50)))
+            seen.add(size)
+        assert search.size == kept
+
+
 def test_the_first_batch_does_not_count() -> None:
     search = _Search(size=32, most=1000)
     search.record(32, 1e-9)
