@@ -1,5 +1,6 @@
 """Suspects in isolated workers: right answers, typed failures, nothing left behind."""
 
+import importlib
 import json
 import os
 import random
@@ -14,6 +15,7 @@ from pathlib import Path
 import engine_models
 import numpy as np
 import pytest
+import torch
 from engine_models import FACTORY, FIXTURES, IMAGES, NCHW, NHWC, expected, write_onnx
 
 from fingerprint.engine.sealed import SealedFile
@@ -264,6 +266,24 @@ def test_memory_bomb(limited: WorkerPool, tmp_path: Path) -> None:
     limited.limits = replace(limited.limits, predict_s=60.0)
     with opened(limited, path, allow_code=True) as session, pytest.raises(WorkerCrashed, match="memory limit"):
         session.predict(IMAGES, NCHW)
+
+
+def test_a_program_that_unfolds_without_end(
+    limited: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Functions that call each other twice: a small file, and two to the power of 26 nodes once it is read whole."""
+    lines = ["import torch", "def f0(x):", "    return x + 1"]
+    for i in range(26):
+        lines += [f"def f{i + 1}(x):", f"    return f{i}(f{i}(x))"]
+    lines += ["class Net(torch.nn.Module):", "    def forward(self, x):", "        return f26(x).flatten(1)"]
+    (tmp_path / "unfolding.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    torch.jit.script(importlib.import_module("unfolding").Net()).save(str(tmp_path / "m.pt"))
+    limited.limits = replace(limited.limits, load_s=3.0)
+    start = time.monotonic()
+    with pytest.raises((WorkerTimedOut, WorkerCrashed)):
+        opened(limited, tmp_path / "m.pt", allow_code=True)
+    assert time.monotonic() - start < 30
 
 
 def test_killed_child(pool: WorkerPool, files: dict[str, Path]) -> None:
