@@ -66,7 +66,7 @@ class Loose(Base):
     """No dataclass itself: its own attributes may be set."""
 
 
-ARGUMENTS = (("a",), ("a", 4), ("a", 4, [1]), ("a", 4, [1], "t", "n"), ("b", 4, [1], "s", "m"))
+ARGUMENTS = (("a",), ("a", 4), ("a", 4, [1]), ("a", 4, [1], "t", "n"), ("b", 4, [1], "s", "m"), ("b", 4, [1], "s", "o"))
 
 
 @pytest.mark.parametrize("given", ARGUMENTS)

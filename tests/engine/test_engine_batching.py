@@ -330,10 +330,12 @@ def test_several_fixed_batches_at_a_time(count: int, batch: int, concurrent: int
     assert len(model.sizes) == math.ceil(count / batch)
 
 
-def test_they_run_at_the_same_time() -> None:
-    """Two calls meet: neither could return alone."""
+@pytest.mark.parametrize("fixed", [True, False])
+def test_they_run_at_the_same_time(fixed: bool) -> None:
+    """Two calls meet: neither could return alone. Files that must be asked one by one are such files, too."""
     meeting = threading.Barrier(2, timeout=20)
-    model = Fake(1, broken=lambda rows: (meeting.wait(), rows)[1])
+    model = Fake(1 if fixed else None, broken=lambda rows: (meeting.wait(), rows)[1])
+    model.batch_range = (1, 1)
     model.concurrent = 2
     assert len(ask(model, 4)) == 4
 

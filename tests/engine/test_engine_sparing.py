@@ -12,7 +12,7 @@ import pytest
 from engine_models import IMAGES, NCHW, expected
 from numpy.typing import NDArray
 
-from fingerprint.engine import sparing, suspect
+from fingerprint.engine import protocol, sparing, suspect
 from fingerprint.engine.protocol import Header
 from fingerprint.engine.sealed import SealedFile
 from fingerprint.engine.session import WorkerPool
@@ -60,7 +60,13 @@ def test_long_work_gets_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_batches_at_the_same_time_open_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sparing, "_ENOUGH_S", 0.02)
     opened: list[Fake] = []
-    model = SparingModel(Fake(1), lambda: opened.append(Fake(4)) or opened[-1])  # type: ignore[func-returns-value]
+
+    def reopen() -> Fake:
+        time.sleep(0.05)  # others ask meanwhile
+        opened.append(Fake(4))
+        return opened[-1]
+
+    model = SparingModel(Fake(1), reopen)
     with ThreadPoolExecutor(8) as pool:
         for found in pool.map(lambda _: model.predict(BATCH), range(64)):
             assert (found == 2 * BATCH).all()
@@ -124,6 +130,31 @@ def test_who_leaves_a_core(
         opened = suspect._Suspect(runtime, asked, one, Path("m"))._opened(LoadOptions(threads=asked["threads"]))  # type: ignore[arg-type]
     assert runtime.threads == [threads]
     assert isinstance(opened, SparingModel) == (threads not in (0, 2))
+
+
+class Pictures(Fake):
+    """Takes images."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads, cost=0.0)
+        self.signature = Signature((None, 1, 8, 8), "float32")
+
+    def predict(self, batch: NDArray[np.generic]) -> Floats:
+        return super().predict(batch).reshape(len(batch), -1)
+
+
+@pytest.mark.parametrize("sparing", [False, True])
+def test_a_batch_that_was_found_in_fewer_threads_is_not_remembered(sparing: bool) -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        asked: Header = {"format": "fake", "memory_bytes": 1, "threads": 0, "batch": 2}
+        served = suspect._Suspect(FakeRuntime(), asked, one, Path("m"))
+        few = Pictures(1)
+        served._loaded = SparingModel(few, lambda: Pictures(2)) if sparing else few
+        other.sendall(IMAGES[:4].tobytes())
+        served._predict({"spec": NCHW.to_dict(), "shape": list(IMAGES[:4].shape)})
+        reply = protocol.receive(other, 10_000)
+    assert reply["batch"] == (None if sparing else 2)
 
 
 @pytest.mark.parametrize("format", ["onnx", "tflite", "pt2"])

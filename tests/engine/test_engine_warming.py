@@ -59,6 +59,9 @@ def test_it_gives_way() -> None:
     model = Fake()
     warm_up(model, BatchTuner(), lambda s: len(model.sizes) == 1)
     assert len(model.sizes) == 1
+    soon = Fake()
+    warm_up(soon, BatchTuner(), lambda s: s > 0)  # a question that comes in a moment
+    assert soon.sizes == []
     slow = Fake(cost=0.15)
     warm_up(slow, BatchTuner(), lambda s: False)
     assert len(slow.sizes) == 1
